@@ -1,0 +1,59 @@
+"""What the scripts share: parsing a dataclass, one-line errors, exit codes."""
+
+import sys
+from collections.abc import Callable
+from typing import Annotated, NoReturn, TypeVar
+
+import tyro
+
+from astra_jax.errors import DivergedError, InputError
+
+EXIT_INPUT, EXIT_DIVERGED, EXIT_INTERRUPTED = 2, 3, 130
+
+Arguments = TypeVar("Arguments")
+
+
+def default(hint: str) -> object:
+    """Returns what makes `--help` describe the default of a flag that is None if not given."""
+    return tyro.conf.arg(help_behavior_hint=f"(default: {hint})")
+
+
+_OF_PRESET = default("the preset's")
+PresetInt = Annotated[int | None, _OF_PRESET]
+PresetFloat = Annotated[float | None, _OF_PRESET]
+PresetStr = Annotated[str | None, _OF_PRESET]
+PresetBool = Annotated[bool | None, _OF_PRESET]
+
+
+def run(main: Callable[[Arguments], None], arguments: type[Arguments], doc: str | None) -> NoReturn:
+    """Parses the command line, calls `main` and ends the process.
+
+    Exit codes: 0 done; 2 unusable input, told in one line; 3 training diverged; 130 stopped by
+    Ctrl-C. A traceback means a fault of the program.
+
+    Args:
+        main: what the script does.
+        arguments: a dataclass whose fields are the flags and whose docstrings are their help.
+        doc: the script's description.
+    """
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+    parsed = tyro.cli(arguments, description=doc, config=config)
+    try:
+        main(parsed)
+    except InputError as error:
+        _fail(f"error: {error}", EXIT_INPUT)
+    except DivergedError as error:
+        _fail(f"error: {error}", EXIT_DIVERGED)
+    except KeyboardInterrupt:
+        _fail("interrupted", EXIT_INTERRUPTED)
+    sys.exit(0)
+
+
+def note(message: str) -> None:
+    """Tells a person something beside the output proper, on standard error."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    note(" ".join(message.split()))
+    sys.exit(code)

@@ -1,0 +1,208 @@
+"""What a run is made of, as validated, immutable values that go to JSON and back."""
+
+import dataclasses
+import math
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal, Self, get_args
+
+from astra_jax.errors import InputError
+
+DatasetName = Literal["shakespeare", "names"]
+OptimizerName = Literal["adamw", "adam"]
+ScheduleName = Literal["cosine", "constant"]
+DtypeName = Literal["float32", "float64", "bfloat16"]
+
+
+class _Config:
+    """Type-checks the fields of a frozen dataclass and carries it to JSON and back."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
+            value = getattr(self, field.name)
+            if not _conforms(value, hints[field.name]):
+                raise InputError(f"{field.name} must be {_name(hints[field.name])}, got {value!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as a JSON-ready dictionary."""
+        return dataclasses.asdict(self)  # pyright: ignore[reportArgumentType]
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Self:
+        """Builds the configuration from what `to_dict` returned.
+
+        Raises:
+            InputError: a field is missing, unknown or of the wrong type.
+        """
+        if not isinstance(values, dict):
+            raise InputError(f"{cls.__name__} must be a JSON object, got {values!r}")
+        names = {field.name for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+        if set(values) != names:
+            missing, unknown = sorted(names - set(values)), sorted(set(values) - names)
+            raise InputError(f"{cls.__name__}: missing fields {missing}, unknown fields {unknown}")
+        return cls(**values)
+
+    def _require(self, field: str, ok: bool, expected: str) -> None:
+        if not ok:
+            raise InputError(f"{field} must be {expected}, got {getattr(self, field)!r}")
+
+
+def _conforms(value: Any, hint: Any) -> bool:
+    """Whether `value` is of the annotated type; an int passes for a float, a bool for neither."""
+    if isinstance(hint, types.UnionType):
+        return any(_conforms(value, option) for option in get_args(hint))
+    if typing.get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if hint in (int, float) and isinstance(value, bool):
+        return False
+    if hint is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, hint)
+
+
+def _name(hint: Any) -> str:
+    """Returns what a person calls an annotated type."""
+    if isinstance(hint, types.UnionType):
+        return " or ".join(_name(option) for option in get_args(hint))
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, get_args(hint)))
+    plain = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
+    return plain.get(hint, "null" if hint is types.NoneType else hint.__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig(_Config):
+    """The shape of a model.
+
+    Attributes:
+        vocab_size: V, number of classes in and out.
+        embedding_dim: E, width of a character's embedding.
+        hidden_dim: H, width of every layer's state.
+        num_layers: L, number of stacked GRU layers.
+        dropout: share of the carried state that is zeroed at every step of training, in [0, 1).
+        layer_norm: whether a LayerNorm over H stands before the head.
+    """
+
+    vocab_size: int
+    embedding_dim: int
+    hidden_dim: int
+    num_layers: int
+    dropout: float
+    layer_norm: bool
+
+    def __post_init__(self) -> None:
+        _Config.__post_init__(self)
+        for field in ("vocab_size", "embedding_dim", "hidden_dim", "num_layers"):
+            self._require(field, getattr(self, field) > 0, "positive")
+        self._require("dropout", 0.0 <= self.dropout < 1.0, "at least 0 and below 1")
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of trained scalars, both additive biases of r and z counted."""
+        inputs = [self.embedding_dim] + [self.hidden_dim] * (self.num_layers - 1)
+        cells = sum(3 * (width + self.hidden_dim + 1) + 2 for width in inputs) * self.hidden_dim
+        norm = 2 * self.hidden_dim * self.layer_norm
+        head = (self.hidden_dim + 1) * self.vocab_size
+        return self.vocab_size * self.embedding_dim + cells + norm + head
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig(_Config):
+    """What a batch is.
+
+    Attributes:
+        dataset: `shakespeare` (windows of running text) or `names` (one word a line, padded).
+        batch_size: B, windows or words in a batch.
+        seq_len: T, characters in a window; the length that words are padded to.
+        train_fraction: share of the characters or words that is trained on; the rest validates.
+    """
+
+    dataset: DatasetName
+    batch_size: int
+    seq_len: int
+    train_fraction: float
+
+    def __post_init__(self) -> None:
+        _Config.__post_init__(self)
+        self._require("batch_size", self.batch_size > 0, "positive")
+        self._require("seq_len", self.seq_len > 0, "positive")
+        self._require("train_fraction", 0 < self.train_fraction < 1, "between 0 and 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig(_Config):
+    """How a model is trained.
+
+    Attributes:
+        epochs: number of passes of `steps_per_epoch` steps.
+        steps_per_epoch: optimiser steps in an epoch; None takes every batch of the data once.
+        optimizer: `adamw` (decoupled decay) or `adam` (no decay).
+        learning_rate: of the first epoch.
+        schedule: `cosine` (over epochs, constant inside one, floor 0) or `constant`.
+        weight_decay: decoupled decay of every parameter; 0 for `adam`.
+        clip: largest global norm of the gradient; None does not clip.
+        seed: fixes weights, split, batches, dropout and the validation estimate.
+        dtype: type of the arithmetic; `bfloat16` keeps parameters and states in float32.
+    """
+
+    epochs: int
+    steps_per_epoch: int | None
+    optimizer: OptimizerName
+    learning_rate: float
+    schedule: ScheduleName
+    weight_decay: float
+    clip: float | None
+    seed: int
+    dtype: DtypeName
+
+    def __post_init__(self) -> None:
+        _Config.__post_init__(self)
+        self._require("epochs", self.epochs > 0, "positive")
+        self._require("learning_rate", self.learning_rate >= 0, "at least 0")
+        self._require("weight_decay", self.weight_decay >= 0, "at least 0")
+        self._require("seed", 0 <= self.seed < 2**32, "at least 0 and below 2**32")
+        if self.steps_per_epoch is not None:
+            self._require("steps_per_epoch", self.steps_per_epoch > 0, "positive")
+        if self.clip is not None:
+            self._require("clip", self.clip > 0, "positive (0 on the command line turns it off)")
+        if self.optimizer == "adam" and self.weight_decay:
+            raise InputError(
+                f"optimizer adam takes no weight decay, got {self.weight_decay}: "
+                "use --optimizer adamw or --weight-decay 0"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset(_Config):
+    """A named model with the data and the recipe that it is trained on.
+
+    Attributes:
+        name: what the command line calls it: alpha, beta, gamma, or custom.
+        title: what people call it, `model_name` in the notebooks' files.
+        base_name: what the notebooks' weight files are called.
+        model: its shape.
+        data: its batches.
+        train: its recipe.
+    """
+
+    name: str
+    title: str
+    base_name: str
+    model: ModelConfig
+    data: DataConfig
+    train: TrainConfig
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Self:
+        """Builds the preset from nested dictionaries; raises `InputError` as `_Config` does."""
+        parts = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig}
+        if isinstance(values, dict):
+            values = {
+                key: parts[key].from_dict(value) if key in parts else value
+                for key, value in values.items()
+            }
+        return super(Preset, cls).from_dict(values)

@@ -1,0 +1,183 @@
+"""Where text comes from: a named file, a data folder, the cache, a download, or the project."""
+
+import hashlib
+import os
+import time
+import urllib.error
+import urllib.request
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from astra_jax import builtin_corpus
+from astra_jax.atomic import write_bytes
+from astra_jax.config import DatasetName
+from astra_jax.errors import InputError
+
+Origin = Literal["file", "data folder", "cache", "download", "built-in"]
+
+DOWNLOAD_SECONDS = 15.0
+BUILTIN = "builtin"
+DATA_DIR_VARIABLE = "ASTRA_DATA_DIR"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A corpus that the studies were made on, identified to the byte."""
+
+    file_name: str
+    url: str
+    size: int
+    sha256: str
+
+
+PUBLISHED: dict[DatasetName, Published] = {
+    "shakespeare": Published(
+        file_name="tiny_shakespeare.txt",
+        url="https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+        size=1_115_394,
+        sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+    ),
+    "names": Published(
+        file_name="names.txt",
+        url="https://raw.githubusercontent.com/karpathy/makemore/master/names.txt",
+        size=228_145,
+        sha256="0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d",
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """A text and where it came from.
+
+    Attributes:
+        text: the whole text; for names, one word a line.
+        name: what a person would call it, for captions and tables.
+        origin: how it was found.
+        path: the absolute path of a file that was asked for by name, else None.
+        sha256: of its UTF-8 bytes.
+    """
+
+    text: str
+    name: str
+    origin: Origin
+    path: str | None
+    sha256: str
+
+    @property
+    def is_published(self) -> bool:
+        """Whether this is, to the byte, a corpus of the studies."""
+        return self.sha256 in {published.sha256 for published in PUBLISHED.values()}
+
+    def record(self) -> dict[str, Any]:
+        """Returns all but the text, for a run's config.json."""
+        fields = asdict(self)
+        del fields["text"]
+        return fields | {"characters": len(self.text), "is_published": self.is_published}
+
+
+def load_corpus(dataset: DatasetName, source: str | None = None) -> Corpus:
+    """Finds the text to train on.
+
+    Args:
+        dataset: which of the two published corpora is meant where `source` does not say.
+        source: a file of UTF-8 text, or `builtin` for the text that the project generates.
+            None looks for the published corpus in `$ASTRA_DATA_DIR`, the user's cache and at
+            its public address, and takes the built-in text where none of these has it.
+
+    Raises:
+        InputError: the file cannot be read, is not UTF-8, or is not the published corpus
+            although it stands in its place.
+    """
+    if source == BUILTIN:
+        return _builtin(dataset)
+    if source is not None:
+        return _read(Path(source), Path(source).name, "file")
+    published = PUBLISHED[dataset]
+    for folder, origin in _folders():
+        path = folder / published.file_name
+        if path.is_file():
+            corpus = _read(path, published.file_name, origin)
+            _verify(corpus.text.encode(), published, str(path))
+            return corpus
+    return _download(published) or _builtin(dataset)
+
+
+def cache_folder() -> Path:
+    """Returns the user's own cache folder, after the XDG base directory specification."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "astra"
+
+
+def _folders() -> list[tuple[Path, Origin]]:
+    folders: list[tuple[Path, Origin]] = [(cache_folder(), "cache")]
+    if data_dir := os.environ.get(DATA_DIR_VARIABLE):
+        folders.insert(0, (Path(data_dir), "data folder"))
+    return folders
+
+
+def _builtin(dataset: DatasetName) -> Corpus:
+    text = builtin_corpus.names() if dataset == "names" else builtin_corpus.play()
+    name = "built-in names" if dataset == "names" else "built-in play"
+    return _corpus(text, name, "built-in", None)
+
+
+def _corpus(text: str, name: str, origin: Origin, path: str | None) -> Corpus:
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return Corpus(text=text, name=name, origin=origin, path=path, sha256=digest)
+
+
+def _read(path: Path, name: str, origin: Origin) -> Corpus:
+    try:
+        data = path.read_bytes()
+        text = data.decode()
+    except OSError as error:
+        raise InputError(
+            f"cannot read the corpus {path}: {error.strerror}; "
+            f"give a UTF-8 text file, or {BUILTIN!r} for the built-in text"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"the corpus {path} is not UTF-8 text: byte {error.object[error.start]:#04x} at "
+            f"offset {error.start}; convert the file to UTF-8 first"
+        ) from error
+    return _corpus(text, name, origin, str(path.absolute()) if origin == "file" else None)
+
+
+def _verify(data: bytes, published: Published, where: str) -> None:
+    digest = hashlib.sha256(data).hexdigest()
+    if (len(data), digest) != (published.size, published.sha256):
+        raise InputError(
+            f"{where} is not the published {published.file_name}: {len(data)} bytes, sha256 "
+            f"{digest[:12]}…, expected {published.size} bytes, {published.sha256[:12]}…; "
+            "remove it, or train on it by name with --corpus"
+        )
+
+
+def _download(published: Published) -> Corpus | None:
+    """Returns the corpus from its public address, kept in the cache; None where out of reach."""
+    try:
+        data = _fetch(published.url, published.size)
+    except (OSError, urllib.error.URLError):
+        return None
+    _verify(data, published, published.url)
+    path = cache_folder() / published.file_name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, data)
+    except OSError:
+        pass  # A cache that cannot be written costs another download, not the run.
+    return _corpus(data.decode(), published.file_name, "download", None)
+
+
+def _fetch(url: str, size: int) -> bytes:
+    """Returns at most one byte more than `size`, within a bound on the whole transfer."""
+    deadline = time.monotonic() + DOWNLOAD_SECONDS
+    data = bytearray()
+    with urllib.request.urlopen(url, timeout=DOWNLOAD_SECONDS / 3) as response:
+        while len(data) <= size and (chunk := response.read1(1 << 16)):
+            data += chunk
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{url} took longer than {DOWNLOAD_SECONDS:.0f} s")
+    return bytes(data[: size + 1])

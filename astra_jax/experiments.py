@@ -1,0 +1,91 @@
+"""How a run begins, goes on, takes weights in, and gives its model back."""
+
+from pathlib import Path
+
+import jax
+from flax import nnx
+
+from astra_jax.checkpoints import Checkpoints
+from astra_jax.config import Preset
+from astra_jax.corpus import BUILTIN, load_corpus
+from astra_jax.datasets import Split, split_corpus
+from astra_jax.errors import InputError
+from astra_jax.fitting import steps_in_epoch
+from astra_jax.model import GRULanguageModel, arithmetic, parameters
+from astra_jax.presets import override
+from astra_jax.runs import Run
+from astra_jax.training import Keys, Trainer
+
+BUILTIN_WARNING = (
+    "warning: the text is the project's built-in one, not a published corpus, so no loss here can "
+    "be held against a published one. For the real corpus connect to the network, set "
+    "ASTRA_DATA_DIR to its folder, or pass --corpus FILE"
+)
+
+
+def begin(preset: Preset, corpus_source: str | None, folder: Path | None) -> tuple[Run, Split]:
+    """Makes a new run folder for a preset and a corpus, whose vocabulary sizes the model.
+
+    Args:
+        preset: what to train, and how.
+        corpus_source: see `load_corpus`.
+        folder: see `Run.create`.
+
+    Raises:
+        InputError: the corpus, the folder or the recipe cannot be used.
+    """
+    corpus = load_corpus(preset.data.dataset, corpus_source)
+    split = split_corpus(corpus.text, preset.data, Keys.from_seed(preset.train.seed).split)
+    preset = override(preset, vocab_size=len(split.vocabulary))
+    steps_in_epoch(preset, split.train)
+    return Run.create(folder, preset, split.vocabulary, corpus.record()), split
+
+
+def resume(folder: Path, corpus_source: str | None = None) -> tuple[Run, Split]:
+    """Opens a run folder and finds its corpus again.
+
+    Args:
+        folder: of an earlier run.
+        corpus_source: where the corpus is now, if it is not where it was.
+
+    Raises:
+        InputError: the folder is no run, or the corpus is not the one it began with.
+    """
+    run = Run.open(folder)
+    source = corpus_source or run.corpus.get("path")
+    if source is None and run.corpus.get("origin") == "built-in":
+        source = BUILTIN
+    corpus = load_corpus(run.preset.data.dataset, source)
+    recorded = run.corpus.get("sha256")  # None where the weights came from a file.
+    if recorded not in (None, corpus.sha256):
+        raise InputError(
+            f"{folder} was begun on {run.corpus.get('name')} (sha256 {recorded[:12]}…), found "
+            f"{corpus.name} ({corpus.sha256[:12]}…): give the former by --corpus"
+        )
+    split = split_corpus(corpus.text, run.preset.data, Keys.from_seed(run.preset.train.seed).split)
+    if split.vocabulary != run.vocabulary:
+        raise InputError(
+            f"{corpus.name} has other characters than {folder} was begun with: "
+            f"{split.vocabulary.describe()}, expected {run.vocabulary.describe()}"
+        )
+    return run, split
+
+
+def restore_model(run: Run) -> GRULanguageModel:
+    """Returns the model of a run's newest checkpoint.
+
+    Raises:
+        InputError: the run has no checkpoint, or none that can be read.
+    """
+    # The update rule's state has the same structure whatever the length of an epoch.
+    trainer = Trainer(run.preset, steps_per_epoch=1)
+    with arithmetic(run.preset.train.dtype), Checkpoints(run.checkpoints) as checkpoints:
+        state = checkpoints.restore(jax.eval_shape(trainer.init, jax.random.key(0)))
+        return nnx.merge(trainer.graph, state.params)
+
+
+def import_model(run: Run, model: GRULanguageModel) -> None:
+    """Makes a model with given weights the first checkpoint of a new run."""
+    with arithmetic(run.preset.train.dtype), Checkpoints(run.checkpoints) as checkpoints:
+        trainer = Trainer(run.preset, steps_per_epoch=1)
+        checkpoints.save(0, trainer.state_of(parameters(model)))

@@ -1,0 +1,26 @@
+"""Cross-entropy in nats, with targets that do not count."""
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+IGNORE = -100
+"""A target of this value counts neither in the loss nor in its mean (torch's `ignore_index`)."""
+
+
+def cross_entropy_sum(
+    logits: Float[Array, "B T V"], targets: Int[Array, "B T"]
+) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """Returns the summed loss in nats, and how many targets counted."""
+    counted = targets != IGNORE
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(counted, targets, 0))
+    return jnp.sum(losses, where=counted), jnp.sum(counted, dtype=jnp.int32)
+
+
+def cross_entropy(logits: Float[Array, "B T V"], targets: Int[Array, "B T"]) -> Float[Array, ""]:
+    """Returns the mean loss in nats over the targets that count; NaN where none does.
+
+    This is `torch.nn.functional.cross_entropy(..., ignore_index=-100)`.
+    """
+    total, count = cross_entropy_sum(logits, targets)
+    return total / count.astype(total.dtype)

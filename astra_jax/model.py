@@ -1,0 +1,175 @@
+"""Flax NNX modules around `gru`: one layer, and the language model of both studies."""
+
+import contextlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key
+
+from astra_jax.config import DtypeName, ModelConfig
+from astra_jax.gru import GRUWeights, gru
+from astra_jax.initializers import standard_normal, uniform_fan_in
+
+LAYER_NORM_EPSILON = 1e-5
+"""torch's default, ten times Flax's."""
+
+
+class GRULayer(nnx.Module):
+    """One recurrent layer; equations and gate order in `astra_jax.gru`."""
+
+    def __init__(
+        self,
+        input_dim: int,
+        hidden_dim: int,
+        *,
+        dropout: float,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        """Draws the weights as torch does; the second biases of r and z begin at zero."""
+        from_input, from_state = uniform_fan_in(input_dim), uniform_fan_in(hidden_dim)
+        self.kernel_ih = nnx.Param(
+            from_input(rngs.params(), (3, input_dim, hidden_dim), param_dtype)
+        )
+        self.kernel_hh = nnx.Param(
+            from_state(rngs.params(), (3, hidden_dim, hidden_dim), param_dtype)
+        )
+        self.bias_ih = nnx.Param(from_input(rngs.params(), (3, hidden_dim), param_dtype))
+        self.bias_hh = nnx.Param(jnp.zeros((2, hidden_dim), param_dtype))
+        self.dropout = dropout
+        self.dtype = dtype
+
+    def __call__(
+        self,
+        inputs: Float[Array, "T B E"],
+        h_0: Float[Array, "B H"],
+        keep: Bool[Array, "T B H"] | None = None,
+    ) -> tuple[Float[Array, "T B H"], Float[Array, "B H"]]:
+        """Runs the layer over time-major inputs; see `astra_jax.gru.gru`."""
+        weights = GRUWeights(
+            self.kernel_ih[...], self.kernel_hh[...], self.bias_ih[...], self.bias_hh[...]
+        )
+        return gru(weights, inputs, h_0, keep, self.dropout, dtype=self.dtype)
+
+
+class GRULanguageModel(nnx.Module):
+    """Embedding, stacked GRU layers, optional LayerNorm, linear head.
+
+    Matrix products run in `dtype`; parameters, states, the norm and the logits stay in
+    `param_dtype`, so bfloat16 arithmetic does not wear the carried state away.
+    """
+
+    def __init__(self, config: ModelConfig, *, dtype: DtypeName = "float32", rngs: nnx.Rngs):
+        """Draws a new model of the given shape, in torch's default distributions."""
+        compute, param = jnp.dtype(dtype), param_dtype(dtype)
+        hidden = config.hidden_dim
+        widths = [config.embedding_dim] + [hidden] * (config.num_layers - 1)
+        self.config = config
+        self.embedding = nnx.Embed(
+            config.vocab_size,
+            config.embedding_dim,
+            param_dtype=param,
+            embedding_init=standard_normal(),
+            rngs=rngs,
+        )
+        self.layers = nnx.List(
+            GRULayer(
+                width,
+                hidden,
+                dropout=config.dropout,
+                dtype=compute,
+                param_dtype=param,
+                rngs=rngs,
+            )
+            for width in widths
+        )
+        self.norm = _layer_norm(hidden, param, rngs) if config.layer_norm else None
+        self.head = nnx.Linear(
+            hidden,
+            config.vocab_size,
+            dtype=compute,
+            param_dtype=param,
+            kernel_init=uniform_fan_in(hidden),
+            bias_init=uniform_fan_in(hidden),
+            preferred_element_type=param,
+            rngs=rngs,
+        )
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B T"],
+        h_0: Float[Array, "L B H"] | None = None,
+        keep: Bool[Array, "L T B H"] | None = None,
+    ) -> tuple[Float[Array, "B T V"], Float[Array, "L B H"]]:
+        """Returns the logits of every next token, and the layers' last states.
+
+        Args:
+            tokens: ids of the characters read.
+            h_0: the layers' states before the first character; None is zeros.
+            keep: dropout's survivors, from `draw_keep`; None is evaluation.
+        """
+        hiddens, last = self.hidden_states(tokens, h_0, keep)
+        outputs = hiddens[-1] if self.norm is None else self.norm(hiddens[-1])
+        return self.head(outputs).swapaxes(0, 1), last
+
+    def hidden_states(
+        self,
+        tokens: Int[Array, "B T"],
+        h_0: Float[Array, "L B H"] | None = None,
+        keep: Bool[Array, "L T B H"] | None = None,
+    ) -> tuple[list[Float[Array, "T B H"]], Float[Array, "L B H"]]:
+        """Returns each layer's time-major outputs, and the layers' last states."""
+        # Time-major from the start: turning the ids costs nothing, turning states would.
+        hidden = self.embedding(tokens.T)
+        if h_0 is None:
+            h_0 = self.initial_state(tokens.shape[0])
+        hiddens, last = [], []
+        for index, layer in enumerate(self.layers):
+            hidden, h_n = layer(hidden, h_0[index], None if keep is None else keep[index])
+            hiddens.append(hidden)
+            last.append(h_n)
+        return hiddens, jnp.stack(last)
+
+    def initial_state(self, batch_size: int) -> Float[Array, "L B H"]:
+        """Returns the zero states that every sequence begins with."""
+        shape = (self.config.num_layers, batch_size, self.config.hidden_dim)
+        return jnp.zeros(shape, self.embedding.param_dtype)
+
+
+def _layer_norm(width: int, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    # The fast variance, E[x^2] - E[x]^2, loses digits that torch's does not.
+    return nnx.LayerNorm(
+        width, epsilon=LAYER_NORM_EPSILON, param_dtype=dtype, use_fast_variance=False, rngs=rngs
+    )
+
+
+def parameters(model: GRULanguageModel) -> nnx.State:
+    """Returns a model's parameters as a tree."""
+    return nnx.state(model, nnx.Param)
+
+
+def param_dtype(dtype: DtypeName) -> DTypeLike:
+    """Returns the type of parameters and states where the arithmetic is of type `dtype`."""
+    return jnp.dtype("float64" if dtype == "float64" else "float32")
+
+
+def arithmetic(dtype: DtypeName) -> contextlib.AbstractContextManager[Any]:
+    """Returns a context in which JAX computes in `dtype`: float64 is off by default."""
+    return jax.enable_x64(True) if dtype == "float64" else contextlib.nullcontext()
+
+
+def draw_keep(
+    key: Key[Array, ""], config: ModelConfig, batch_size: int, seq_len: int
+) -> Bool[Array, "L T B H"] | None:
+    """Draws which state elements survive dropout; None where the model has none.
+
+    Drawn outside the recurrence, so that two frameworks can be given the same, and from
+    float32 numbers whatever the model's type, so that a seed means the same in each.
+    """
+    if config.dropout == 0.0:
+        return None
+    shape = (config.num_layers, seq_len, batch_size, config.hidden_dim)
+    return jax.random.uniform(key, shape, jnp.float32) >= config.dropout

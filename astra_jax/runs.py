@@ -1,0 +1,220 @@
+"""A run folder: everything that a training leaves behind, and how it is read again.
+
+config.json       what is trained, on which corpus, with which versions, on what machine
+vocabulary.json   its characters
+metrics.jsonl     one object an epoch
+checkpoints/      Orbax checkpoints
+samples.txt       text of the finished model
+loss.png          its loss curve
+"""
+
+import dataclasses
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from astra_jax.atomic import write_text
+from astra_jax.config import Preset
+from astra_jax.environment import describe_environment
+from astra_jax.errors import InputError
+from astra_jax.presets import PRESETS, override
+from astra_jax.vocabulary import Vocabulary
+
+FORMAT = 1
+CONFIG, VOCABULARY, METRICS = "config.json", "vocabulary.json", "metrics.jsonl"
+SAMPLES, LOSS_FIGURE = "samples.txt", "loss.png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochMetrics:
+    """One line of metrics.jsonl.
+
+    Attributes:
+        epoch: counted from 1.
+        step: optimiser steps done since the beginning.
+        learning_rate: during this epoch.
+        train_loss_nats: mean of the epoch's batch losses, dropout on.
+        val_estimate_nats: the notebook's validation: of text, one random batch; of words, the
+            mean of the batch means.
+        val_loss_nats: mean over every character of the validation part, each counted once.
+        grad_norm: mean global norm of the epoch's gradients, before clipping.
+        chars_per_s: padded characters trained on, a second.
+        train_seconds: time of the epoch's steps, the first epoch's compilation included.
+        eval_seconds: time of both validations.
+    """
+
+    epoch: int
+    step: int
+    learning_rate: float
+    train_loss_nats: float
+    val_estimate_nats: float
+    val_loss_nats: float
+    grad_norm: float
+    chars_per_s: float
+    train_seconds: float
+    eval_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A folder on disk and what its config.json says.
+
+    Attributes:
+        folder: where it is.
+        preset: what is trained, and how.
+        vocabulary: the characters of its corpus.
+        corpus: `Corpus.record()` of the text it is trained on.
+        environment: versions and machine that began it.
+    """
+
+    folder: Path
+    preset: Preset
+    vocabulary: Vocabulary
+    corpus: dict[str, Any]
+    environment: dict[str, Any]
+
+    @classmethod
+    def create(
+        cls, folder: Path | None, preset: Preset, vocabulary: Vocabulary, corpus: dict[str, Any]
+    ) -> Self:
+        """Makes a new run folder.
+
+        Args:
+            folder: where; None is the next free `runs/<dataset>-<model>-<number>`.
+            preset: what is to be trained.
+            vocabulary: of its corpus.
+            corpus: the corpus's record.
+
+        Raises:
+            InputError: the folder cannot be made, or holds something already.
+        """
+        run = cls(
+            folder=_claim(folder, f"{preset.data.dataset}-{preset.name}"),
+            preset=preset,
+            vocabulary=vocabulary,
+            corpus=corpus,
+            environment=describe_environment(),
+        )
+        config = {
+            "format": FORMAT,
+            "preset": preset.to_dict(),
+            "corpus": corpus,
+            "environment": run.environment,
+        }
+        write_text(run.folder / VOCABULARY, _json(vocabulary.to_dict()))
+        write_text(run.folder / CONFIG, _json(config))
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Reads an existing run folder.
+
+        Raises:
+            InputError: the folder is no run, or one of its files is damaged.
+        """
+        if not (folder / CONFIG).is_file():
+            raise InputError(
+                f"{folder} is not a run folder: it has no {CONFIG}; give the folder that "
+                "scripts/train.py wrote"
+            )
+        config = _read_json(folder / CONFIG)
+        if not isinstance(config, dict) or config.get("format") != FORMAT:
+            raise InputError(
+                f"{folder / CONFIG} is not of format {FORMAT}, which this version reads"
+            )
+        vocabulary = Vocabulary.from_dict(_read_json(folder / VOCABULARY))
+        preset = Preset.from_dict(config.get("preset"))
+        if len(vocabulary) != preset.model.vocab_size:
+            raise InputError(
+                f"{folder}: {VOCABULARY} has {len(vocabulary)} tokens, {CONFIG} says "
+                f"{preset.model.vocab_size}: the two files are not of one run"
+            )
+        return cls(
+            folder=folder,
+            preset=preset,
+            vocabulary=vocabulary,
+            corpus=config.get("corpus", {}),
+            environment=config.get("environment", {}),
+        )
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of Orbax checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def is_published_setup(self) -> bool:
+        """Whether model, recipe and corpus are the studies' own; the seed may be another."""
+        published = PRESETS.get((self.preset.data.dataset, self.preset.name))
+        if published is None or not self.corpus.get("is_published"):
+            return False
+        return override(published, seed=self.preset.train.seed) == self.preset
+
+    @property
+    def uses_builtin_text(self) -> bool:
+        """Whether the project's own text was trained on."""
+        return self.corpus.get("origin") == "built-in"
+
+    def describe(self) -> str:
+        """Returns in one line what is trained on what, and where it goes."""
+        model = self.preset.model
+        return (
+            f"{self.preset.title}: {model.num_parameters:,} parameters, on {self.corpus['name']} "
+            f"({self.corpus['origin']}), {len(self.vocabulary)} classes, in {self.folder}"
+        )
+
+    def metrics(self) -> list[EpochMetrics]:
+        """Returns the epochs done so far.
+
+        Raises:
+            InputError: a line is damaged.
+        """
+        path = self.folder / METRICS
+        lines = path.read_text().splitlines() if path.exists() else []
+        try:
+            return [EpochMetrics(**json.loads(line)) for line in lines]
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path} is damaged: {error}") from error
+
+    def write_metrics(self, metrics: list[EpochMetrics]) -> None:
+        """Writes all epochs' lines anew, in one piece."""
+        lines = (json.dumps(dataclasses.asdict(epoch), allow_nan=False) for epoch in metrics)
+        write_text(self.folder / METRICS, "".join(f"{line}\n" for line in lines))
+
+
+def _claim(folder: Path | None, stem: str) -> Path:
+    """Makes the folder that is asked for, or the next free numbered one."""
+    numbered = (Path("runs") / f"{stem}-{number}" for number in itertools.count(1))
+    for candidate in [folder] if folder else numbered:
+        try:
+            candidate.mkdir(parents=True, exist_ok=candidate == folder)
+        except FileExistsError:
+            if folder is None:
+                continue
+            raise InputError(f"{folder} is a file; --out needs a folder") from None
+        except OSError as error:
+            raise InputError(f"cannot make the folder {candidate}: {error.strerror}") from error
+        if (candidate / CONFIG).exists():
+            raise InputError(
+                f"{candidate} already holds a run: go on with it by --resume {candidate}, or "
+                "choose another folder for --out"
+            )
+        if any(candidate.iterdir()):
+            raise InputError(f"{candidate} is not empty: choose another folder for --out")
+        return candidate
+    raise AssertionError("itertools.count never ends")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error

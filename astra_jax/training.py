@@ -1,0 +1,189 @@
+"""The training step and evaluation as pure compiled programs."""
+
+import functools
+from dataclasses import dataclass
+from typing import NamedTuple, Self, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from astra_jax.config import Preset
+from astra_jax.datasets import Batch, Dataset
+from astra_jax.losses import cross_entropy, cross_entropy_sum
+from astra_jax.model import GRULanguageModel, draw_keep
+from astra_jax.optimizers import make_optimizer
+
+MAX_STEPS_PER_CALL = 1024
+"""Steps that one call of `Trainer.run_steps` can do: the length of its metrics."""
+
+
+class Keys(NamedTuple):
+    """The independent random streams of a run, all from its one seed."""
+
+    init: Key[Array, ""]
+    split: Key[Array, ""]
+    batches: Key[Array, ""]
+    dropout: Key[Array, ""]
+    validation: Key[Array, ""]
+    samples: Key[Array, ""]
+
+    @classmethod
+    def from_seed(cls, seed: int) -> Self:
+        """Returns the streams of a seed."""
+        return cls(*jax.random.split(jax.random.key(seed), len(cls._fields)))
+
+
+class TrainState(NamedTuple):
+    """All that changes while a model is trained.
+
+    Attributes:
+        step: optimiser steps done.
+        params: the model's parameters.
+        opt_state: moments and counters of the update rule.
+    """
+
+    step: Int[Array, ""]
+    params: nnx.State
+    opt_state: optax.OptState
+
+
+class StepMetrics(NamedTuple):
+    """What training steps tell.
+
+    Attributes:
+        loss_nats: mean loss of each batch, before its update.
+        grad_norm: global norm of each gradient, before clipping.
+    """
+
+    loss_nats: Float[Array | np.ndarray, "*steps"]
+    grad_norm: Float[Array | np.ndarray, "*steps"]
+
+
+class Losses(NamedTuple):
+    """Summed losses of several batches, in nats, and how many targets each sum has."""
+
+    sums: Float[np.ndarray, " S"]
+    counts: Int[np.ndarray, " S"]
+
+    @property
+    def mean_of_targets(self) -> float:
+        """Returns the mean loss of a character."""
+        return float(self.sums.sum() / self.counts.sum())
+
+    @property
+    def mean_of_batches(self) -> float:
+        """Returns the mean of the batches' own means, a partial batch weighing as a full one."""
+        return float((self.sums / self.counts).mean())
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """The programs that train and evaluate one preset. Equal trainers share what is compiled.
+
+    Attributes:
+        preset: the model and the recipe.
+        steps_per_epoch: the length of an epoch, which decides the learning rates.
+    """
+
+    preset: Preset
+    steps_per_epoch: int
+
+    @functools.cached_property
+    def graph(self) -> nnx.GraphDef[GRULanguageModel]:
+        """The model's structure; merged with parameters it is a module again."""
+        return nnx.split(nnx.eval_shape(lambda: self._new_model(jax.random.key(0))))[0]
+
+    @functools.cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        """The update rule."""
+        return make_optimizer(self.preset.train, self.steps_per_epoch)
+
+    @functools.partial(jax.jit, static_argnames="self")
+    def init(self, key: Key[Array, ""]) -> TrainState:
+        """Returns the state of a new model before its first step."""
+        return self.state_of(nnx.state(self._new_model(key)))
+
+    def state_of(self, params: nnx.State) -> TrainState:
+        """Returns the state before the first step, from given parameters."""
+        return TrainState(jnp.zeros((), jnp.int32), params, self.optimizer.init(params))
+
+    def _new_model(self, key: Key[Array, ""]) -> GRULanguageModel:
+        return GRULanguageModel(
+            self.preset.model, dtype=self.preset.train.dtype, rngs=nnx.Rngs(params=key)
+        )
+
+    def loss(
+        self,
+        params: nnx.State,
+        batch: Batch,
+        keep: Bool[Array, "L T B H"] | None = None,
+    ) -> Float[Array, ""]:
+        """Returns the mean loss of a batch in nats; without `keep`, that of evaluation."""
+        logits, _ = nnx.merge(self.graph, params)(batch.inputs, keep=keep)
+        return cross_entropy(logits, batch.targets)
+
+    def update(
+        self, state: TrainState, batch: Batch, keep: Bool[Array, "L T B H"] | None
+    ) -> tuple[TrainState, StepMetrics]:
+        """Does one step with the given dropout survivors."""
+        loss, grads = jax.value_and_grad(self.loss)(state.params, batch, keep)
+        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        params = cast(nnx.State, optax.apply_updates(state.params, updates))
+        metrics = StepMetrics(loss, optax.tree.norm(grads))
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    def train_step(
+        self, state: TrainState, batch: Batch, key: Key[Array, ""]
+    ) -> tuple[TrainState, StepMetrics]:
+        """Does one step; the key and the step's number decide what dropout takes."""
+        key = jax.random.fold_in(key, state.step)
+        return self.update(state, batch, draw_keep(key, self.preset.model, *batch.inputs.shape))
+
+    @functools.partial(jax.jit, static_argnames="self", donate_argnames="state")
+    def run_steps(
+        self,
+        state: TrainState,
+        data: Dataset,
+        rows: Int[Array, "S B"],
+        first: Int[Array, ""] | int,
+        count: Int[Array, ""] | int,
+        key: Key[Array, ""],
+    ) -> tuple[TrainState, StepMetrics]:
+        """Does `count` steps on the device, beginning with batch `first` of an epoch's rows.
+
+        One compiled program serves every count, so the host can look in as often as it likes.
+
+        Returns:
+            The state after them, and their metrics at the front of arrays of length
+            `MAX_STEPS_PER_CALL`.
+        """
+
+        def body(i, carry):
+            state, history = carry
+            state, metrics = self.train_step(state, data.batch(rows[first + i]), key)
+            return state, jax.tree.map(lambda h, m: h.at[i].set(m), history, metrics)
+
+        dtype = jax.tree.leaves(state.params)[0].dtype
+        history = StepMetrics(*jnp.zeros((2, MAX_STEPS_PER_CALL), dtype))
+        return lax.fori_loop(0, count, body, (state, history))
+
+    def evaluate(self, params: nnx.State, data: Dataset, rows: Int[Array, "S B"]) -> Losses:
+        """Returns the losses of batches, without dropout, each sequence from zero states."""
+        sums, counts = jax.device_get(self._evaluate(params, data, rows))
+        return Losses(np.asarray(sums, np.float64), counts)
+
+    @functools.partial(jax.jit, static_argnames="self")
+    def _evaluate(self, params, data, rows):
+        model = nnx.merge(self.graph, params)
+
+        def one(rows):
+            batch = data.batch(rows)
+            logits, _ = model(batch.inputs)
+            return cross_entropy_sum(logits, batch.targets)
+
+        return lax.map(one, rows)

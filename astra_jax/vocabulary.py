@@ -1,0 +1,112 @@
+"""Characters to ids and back."""
+
+import functools
+import string
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Int
+
+from astra_jax.config import DatasetName
+from astra_jax.errors import InputError
+
+PADDING, END = "<PAD>", "."
+"""The special tokens of words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """An ordered set of tokens: single characters, and special tokens before them.
+
+    Attributes:
+        tokens: the V tokens; a token's place is its id.
+        start_id: the token that a generated sequence begins with; None where a prompt must.
+        end_id: the token that ends a sequence; None where text has no end.
+    """
+
+    tokens: tuple[str, ...]
+    start_id: int | None = None
+    end_id: int | None = None
+
+    @classmethod
+    def of_text(cls, text: str) -> Self:
+        """Returns the sorted distinct characters of a text, as in the Shakespeare study."""
+        return cls(tokens=tuple(sorted(set(text))))
+
+    @classmethod
+    def of_words(cls, words: list[str]) -> Self:
+        """Returns padding (id 0, also the start), the end token `.` (id 1), then the letters.
+
+        This is the order of the names study, where the letters a..z are 2..27.
+        """
+        letters = sorted(set("".join(words)) - {END})
+        return cls(tokens=(PADDING, END, *letters), start_id=0, end_id=1)
+
+    def __post_init__(self) -> None:
+        if len(set(self.tokens)) != len(self.tokens):
+            raise InputError(f"a vocabulary must not repeat a token, got {self.tokens!r}")
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @functools.cached_property
+    def _code_points(self) -> tuple[Int[np.ndarray, " C"], Int[np.ndarray, " C"]]:
+        """Code points of the single-character tokens, ascending, and their ids."""
+        pairs = sorted((ord(t), i) for i, t in enumerate(self.tokens) if len(t) == 1)
+        return np.array([p for p, _ in pairs]), np.array([i for _, i in pairs], np.int32)
+
+    def encode(self, text: str) -> Int[np.ndarray, " N"]:
+        """Returns the id of each character.
+
+        Raises:
+            InputError: a character is not in the vocabulary; the message names it and its place.
+        """
+        points, ids = self._code_points
+        wanted = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        places = np.minimum(np.searchsorted(points, wanted), len(points) - 1)
+        unknown = np.flatnonzero(points[places] != wanted)
+        if unknown.size:
+            place = int(unknown[0])
+            line = text.count("\n", 0, place) + 1
+            raise InputError(
+                f"character {text[place]!r} at position {place + 1} (line {line}) is not among "
+                f"the {len(self)} tokens of the vocabulary: {self.describe()}"
+            )
+        return ids[places]
+
+    def decode(self, ids: Int[np.ndarray, " N"]) -> str:
+        """Returns the text of the ids."""
+        return "".join(self.tokens[i] for i in ids)
+
+    def describe(self) -> str:
+        """Returns the characters in one short line."""
+        text = "".join(token if len(token) == 1 else f" {token} " for token in self.tokens)
+        return repr(text if len(text) <= 120 else text[:117] + "...")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns a JSON-ready dictionary."""
+        return {"tokens": list(self.tokens), "start_id": self.start_id, "end_id": self.end_id}
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Self:
+        """Builds the vocabulary from what `to_dict` returned.
+
+        Raises:
+            InputError: the values are not those of a vocabulary.
+        """
+        if not (isinstance(values, dict) and set(values) == {"tokens", "start_id", "end_id"}):
+            raise InputError("a vocabulary must be an object of tokens, start_id and end_id")
+        tokens, special = values["tokens"], (values["start_id"], values["end_id"])
+        if not (isinstance(tokens, list) and tokens and all(isinstance(t, str) for t in tokens)):
+            raise InputError("the tokens of a vocabulary must be a list of strings")
+        if not all(i is None or (type(i) is int and 0 <= i < len(tokens)) for i in special):
+            raise InputError(f"start_id and end_id must be ids of tokens or null, got {special}")
+        return cls(tokens=tuple(tokens), start_id=special[0], end_id=special[1])
+
+
+def published_vocabulary(dataset: DatasetName) -> Vocabulary:
+    """Returns the vocabulary of a published corpus, known without the corpus itself."""
+    if dataset == "names":
+        return Vocabulary.of_words([string.ascii_lowercase])
+    return Vocabulary.of_text("\n !$&',-.3:;?" + string.ascii_letters)

@@ -1,0 +1,1 @@
+"""The PyTorch side: reference twins, weight conversion both ways, and numerical parity."""

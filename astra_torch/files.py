@@ -1,0 +1,126 @@
+"""Weight files, .pth as the notebooks write it and .safetensors: arrays and metadata."""
+
+import json
+import pickle
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from astra_jax.atomic import replacing
+from astra_jax.errors import InputError
+from astra_torch.weights import Arrays
+
+OLDEST_SAFE_TORCH = (2, 10)
+"""Unpickling with weights_only=True could corrupt memory before it (CVE-2026-24747)."""
+
+
+class WeightFile(NamedTuple):
+    """What a file holds: a state dict as numpy arrays, and what stands beside it."""
+
+    arrays: Arrays
+    metadata: dict[str, Any]
+
+
+def read_pth(path: Path) -> WeightFile:
+    """Reads a checkpoint of the notebooks' form: a dictionary with a `state_dict`.
+
+    Raises:
+        InputError: the file cannot be read, is no such checkpoint, or would run code.
+    """
+    import torch  # Slow to import, and a .safetensors file needs no torch.
+
+    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    if version < OLDEST_SAFE_TORCH:
+        raise InputError(f"torch {torch.__version__} cannot read files safely: install torch>=2.10")
+    _require_file(path)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path} is not a weight file, or holds code, which is never run: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        raise InputError(f"{path} is damaged or no torch file: {_first_line(error)}") from error
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
+        raise InputError(
+            f"{path} is not a checkpoint of the notebooks' form: expected a dictionary with a "
+            "'state_dict' of tensors"
+        )
+    metadata = {name: value for name, value in checkpoint.items() if name != "state_dict"}
+    return WeightFile({name: _to_numpy(name, value) for name, value in state.items()}, metadata)
+
+
+def write_pth(path: Path, weights: WeightFile, *, overwrite: bool = False) -> None:
+    """Writes a checkpoint of the notebooks' form, whole or not at all.
+
+    Raises:
+        FileExistsError: the file exists and `overwrite` is false.
+    """
+    import torch
+
+    state = {name: torch.from_numpy(array.copy()) for name, array in weights.arrays.items()}
+    with replacing(path, overwrite=overwrite) as temporary:
+        torch.save({"state_dict": state, **weights.metadata}, temporary)
+
+
+def read_safetensors(path: Path) -> WeightFile:
+    """Reads a .safetensors file; metadata is parsed as JSON where it is written by this project.
+
+    Raises:
+        InputError: the file cannot be read or is damaged.
+    """
+    _require_file(path)
+    try:
+        with safe_open(path, framework="np") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+        return WeightFile(arrays, json.loads(metadata["astra"]) if "astra" in metadata else {})
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path} is damaged or no safetensors file: {_first_line(error)}"
+        ) from error
+
+
+def write_safetensors(path: Path, weights: WeightFile, *, overwrite: bool = False) -> None:
+    """Writes arrays, and the metadata as one JSON text under the key `astra`.
+
+    Raises:
+        FileExistsError: the file exists and `overwrite` is false.
+    """
+    text = json.dumps(weights.metadata, ensure_ascii=False)
+    with replacing(path, overwrite=overwrite) as temporary:
+        save_file(weights.arrays, temporary, metadata={"astra": text})
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+
+
+def _to_numpy(name: str, tensor: Any) -> np.ndarray:
+    try:
+        return tensor.detach().numpy()
+    except (TypeError, RuntimeError) as error:
+        raise InputError(
+            f"{name} is {tensor.dtype}, expected float32 or float64: convert it first"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

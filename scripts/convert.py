@@ -1,0 +1,56 @@
+#!/usr/bin/env python
+"""Convert a trained model between a run folder, .pth and .safetensors.
+
+Examples:
+  python scripts/convert.py runs/shakespeare-gamma-1 gamma.pth
+  python scripts/convert.py gamma.pth runs/from-torch
+  python scripts/convert.py runs/shakespeare-gamma-1 --notebook-dir saved_models
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional
+
+from astra_jax import cli
+from astra_jax.cli import default
+from astra_jax.errors import InputError
+from astra_torch import conversion
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Source, destination, and what a file does not say of itself."""
+
+    source: Positional[Path]
+    """A run folder, or a file named .pth or .safetensors."""
+    destination: Annotated[Positional[Path | None], default("none")] = None
+    """A new .pth or .safetensors file, or, without a suffix, a new run folder."""
+    notebook_dir: Annotated[Path | None, default("none")] = None
+    """Write NAME_v{n}.pth and NAME_latest.pth here, as the notebooks do."""
+    trust_shapes: bool = False
+    """Go by the arrays' shapes where a label of the file contradicts them."""
+    corpus: Annotated[str | None, default("the study's")] = None
+    """The text whose characters are the model's, where the file holds none."""
+
+
+def main(arguments: Arguments) -> None:
+    """Reads the source once and writes every form that was asked for."""
+    if not (arguments.destination or arguments.notebook_dir):
+        raise InputError("nothing to write: give a destination or --notebook-dir")
+    trained = conversion.read(
+        arguments.source, corpus=arguments.corpus, trust_shapes=arguments.trust_shapes
+    )
+    written = []
+    if arguments.destination:
+        conversion.write(trained, arguments.destination)
+        written.append(arguments.destination)
+    if arguments.notebook_dir:
+        written += conversion.write_notebook_files(trained, arguments.notebook_dir)
+    for path in written:
+        print(f"{trained.preset.title}: wrote {path}")
+
+
+if __name__ == "__main__":
+    cli.run(main, Arguments, __doc__)

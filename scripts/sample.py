@@ -1,0 +1,89 @@
+#!/usr/bin/env python
+"""Generate text with a trained model.
+
+Examples:
+  python scripts/sample.py runs/shakespeare-gamma-1 --prompt "ROMEO: " --temperature 0.8
+  python scripts/sample.py runs/names-alpha-1 --num 20
+  python scripts/sample.py Astra_gamma_latest.pth --prompt "ROMEO: " --greedy --stateless
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import jax
+from tyro.conf import Positional
+
+from astra_jax import cli
+from astra_jax.cli import default
+from astra_jax.errors import InputError
+from astra_jax.model import arithmetic
+from astra_jax.samples import default_prompt
+from astra_jax.sampling import Greedy, Strategy, Temperature, TopK, generate
+from astra_torch import conversion
+
+SEPARATOR = "-" * 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What to generate with, what to begin with, and how characters are picked."""
+
+    source: Positional[Path]
+    """A run folder, or a file named .pth or .safetensors."""
+    prompt: Annotated[str | None, default("'ROMEO: ', or nothing for words")] = None
+    """What every text begins with."""
+    length: Annotated[int | None, default("200; 20 for words, which may end sooner")] = None
+    """New characters, at most."""
+    num: Annotated[int | None, default("1; 20 for words")] = None
+    """Number of texts."""
+    greedy: bool = False
+    """Take the most likely character at every step."""
+    temperature: float = 1.0
+    """Draw from softmax(logits / temperature); above 0."""
+    top_k: Annotated[int | None, default("all")] = None
+    """Draw from the k most likely characters only."""
+    stateless: bool = False
+    """Show the network one character at a time, from a zero state, as the Shakespeare notebook."""
+    seed: int = 0
+    """Decides the draws."""
+    corpus: Annotated[str | None, default("the study's")] = None
+    """The text whose characters are the model's, where a file holds none."""
+    trust_shapes: bool = False
+    """Go by the arrays' shapes where a label of the file contradicts them."""
+
+
+def main(arguments: Arguments) -> None:
+    """Loads the model and prints the texts, a word a line, running text between separators."""
+    strategy = _strategy(arguments)
+    trained = conversion.read(
+        arguments.source, corpus=arguments.corpus, trust_shapes=arguments.trust_shapes
+    )
+    vocabulary = trained.vocabulary
+    words = vocabulary.end_id is not None
+    with arithmetic(trained.preset.train.dtype):
+        texts = generate(
+            trained.to_model(),
+            vocabulary,
+            default_prompt(vocabulary) if arguments.prompt is None else arguments.prompt,
+            strategy,
+            jax.random.key(arguments.seed),
+            num=arguments.num if arguments.num is not None else 20 if words else 1,
+            length=arguments.length,
+            stateful=not arguments.stateless,
+        )
+    print("\n".join(texts) if words else f"\n{SEPARATOR}\n".join(texts))
+
+
+def _strategy(arguments: Arguments) -> Strategy:
+    if arguments.greedy:
+        if arguments.top_k is not None or arguments.temperature != 1.0:
+            raise InputError("--greedy excludes --temperature and --top-k: leave one out")
+        return Greedy()
+    if arguments.top_k is not None:
+        return TopK(arguments.top_k, arguments.temperature)
+    return Temperature(arguments.temperature)
+
+
+if __name__ == "__main__":
+    cli.run(main, Arguments, __doc__)
