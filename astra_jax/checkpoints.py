@@ -64,6 +64,8 @@ class Checkpoints:
             raise InputError(f"{self.folder} holds no checkpoint: train first")
         try:
             saved = self._checkpointer.metadata(step).metadata
+            if not saved:
+                raise ValueError("it lists no arrays")
             # Orbax casts and crops silently: what is on disk is compared before it is read.
             _require_equal_specs(_specs(saved), _specs(like), f"checkpoint {step} in {self.folder}")
             return self._checkpointer.load(step, jax.tree.map(_on_this_machine, like))

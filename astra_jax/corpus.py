@@ -25,6 +25,7 @@ DATA_DIR_VARIABLE = "ASTRA_DATA_DIR"
 class Published:
     """A corpus that the studies were made on, identified to the byte."""
 
+    title: str
     file_name: str
     url: str
     size: int
@@ -33,12 +34,14 @@ class Published:
 
 PUBLISHED: dict[DatasetName, Published] = {
     "shakespeare": Published(
+        title="Tiny Shakespeare",
         file_name="tiny_shakespeare.txt",
         url="https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
         size=1_115_394,
         sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     ),
     "names": Published(
+        title="the names list",
         file_name="names.txt",
         url="https://raw.githubusercontent.com/karpathy/makemore/master/names.txt",
         size=228_145,
@@ -125,6 +128,7 @@ def _builtin(dataset: DatasetName) -> Corpus:
 
 def _corpus(text: str, name: str, origin: Origin, path: str | None) -> Corpus:
     digest = hashlib.sha256(text.encode()).hexdigest()
+    name = {entry.sha256: entry.title for entry in PUBLISHED.values()}.get(digest, name)
     return Corpus(text=text, name=name, origin=origin, path=path, sha256=digest)
 
 

@@ -8,7 +8,7 @@ targets are ignored, so a partial batch has the shape, and the mean, that it sho
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ class Batch(NamedTuple):
     targets: Int[Array, "B T"]
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """What training and evaluation need to know of a kind of data."""
 
@@ -65,7 +66,7 @@ class Dataset(Protocol):
         ...
 
 
-def _static() -> int:
+def _static() -> Any:
     return field(metadata={"static": True})
 
 

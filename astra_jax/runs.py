@@ -158,11 +158,11 @@ class Run:
         return self.corpus.get("origin") == "built-in"
 
     def describe(self) -> str:
-        """Returns in one line what is trained on what, and where it goes."""
+        """Returns in one line what is trained on what."""
         model = self.preset.model
         return (
             f"{self.preset.title}: {model.num_parameters:,} parameters, on {self.corpus['name']} "
-            f"({self.corpus['origin']}), {len(self.vocabulary)} classes, in {self.folder}"
+            f"({self.corpus['origin']}), {len(self.vocabulary)} classes"
         )
 
     def metrics(self) -> list[EpochMetrics]:

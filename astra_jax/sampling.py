@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ WORD_LENGTH, TEXT_LENGTH = 20, 200
 """New characters by default: the longest word of the names study, the text of the other."""
 
 
+@runtime_checkable
 class Strategy(Protocol):
     """Picks the next character."""
 

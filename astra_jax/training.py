@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import dataclass
-from typing import NamedTuple, Self, cast
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ class Keys(NamedTuple):
     samples: Key[Array, ""]
 
     @classmethod
-    def from_seed(cls, seed: int) -> Self:
+    def from_seed(cls, seed: int) -> "Keys":
         """Returns the streams of a seed."""
         return cls(*jax.random.split(jax.random.key(seed), len(cls._fields)))
 

@@ -25,6 +25,7 @@ from astra_torch.weights import (
     Arrays,
     Layout,
     check,
+    entries,
     find_layout,
     to_arrays,
     to_model,
@@ -212,7 +213,9 @@ def _from_file(
             "that it was trained on"
         )
     record = weights.metadata.get("corpus", _unknown_corpus(source.name))
-    return TrainedModel(arrays=weights.arrays, preset=preset, vocabulary=vocabulary, corpus=record)
+    # A file may keep its arrays in an order of its own.
+    arrays = {entry.name: weights.arrays[entry.name] for entry in entries(layout)}
+    return TrainedModel(arrays=arrays, preset=preset, vocabulary=vocabulary, corpus=record)
 
 
 def _unknown_corpus(file_name: str) -> dict[str, Any]:

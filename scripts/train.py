@@ -103,7 +103,7 @@ def main(arguments: Arguments) -> None:
             Console(highlight=False).print(summarize(preset))
             return
         run, split = experiments.begin(preset, arguments.corpus, arguments.out)
-    print(run.describe())
+    print(f"{run.describe()}, into {run.folder}")
     if run.uses_builtin_text:
         cli.note(experiments.BUILTIN_WARNING)
     try:

@@ -1,0 +1,45 @@
+# Two commands do everything; both make .venv first, once:
+#   make train MODEL=alpha [DATASET=names] [ARGS="--epochs 1"]
+#   make test
+
+PYTHON ?= python3
+MODEL ?= alpha
+DATASET ?=
+ARGS ?=
+
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+DATASET_FLAG := $(if $(DATASET),--dataset $(DATASET))
+
+.PHONY: train test lint types format clean
+
+train: .venv/.installed
+	$(BIN)/python scripts/train.py --model $(MODEL) $(DATASET_FLAG) $(ARGS)
+
+test: lint types
+	$(BIN)/python -m pytest --numprocesses 2 --quiet
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+
+types: .venv/.installed-dev
+	$(BIN)/basedpyright
+
+format: .venv/.installed-dev
+	$(BIN)/ruff check --quiet --fix .
+	$(BIN)/ruff format --quiet .
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis *.egg-info
+
+# A stamp says what is installed, so that a second call installs nothing.
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(INSTALL) --editable .
+	touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(INSTALL) --editable '.[dev]'
+	touch $@

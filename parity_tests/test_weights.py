@@ -1,0 +1,231 @@
+"""Weights in and out: exact round trips, the notebooks' files, and files that must be refused."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from astra_jax.errors import InputError
+from astra_jax.model import parameters
+from astra_jax.presets import PRESETS, override
+from astra_jax.vocabulary import published_vocabulary
+from astra_torch import conversion, models
+from astra_torch.conversion import TrainedModel
+from astra_torch.models import build_model
+from astra_torch.parity import random_case
+from astra_torch.weights import find_layout, to_arrays, to_model
+
+SMALL = dict(embedding_dim=6, hidden_dim=10)
+
+
+def trained(dataset: Any, name: str, **fields: Any) -> TrainedModel:
+    preset = override(PRESETS[dataset, name], **fields)
+    return TrainedModel(
+        arrays=random_case(preset).arrays,
+        preset=preset,
+        vocabulary=published_vocabulary(dataset),
+        corpus={"name": "none", "origin": "imported", "sha256": None, "is_published": False},
+    )
+
+
+def same_bits(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return list(one) == list(other) and all(
+        one[name].dtype == other[name].dtype and one[name].tobytes() == other[name].tobytes()
+        for name in one
+    )
+
+
+@pytest.mark.parametrize("key", PRESETS, ids=lambda key: "-".join(key))
+def test_the_round_trip_through_flax_is_exact(key):
+    model = trained(*key)
+    flax = to_model(model.arrays, model.preset.model, model.layout, "float32")
+    assert same_bits(to_arrays(parameters(flax), model.layout), model.arrays)
+
+
+@pytest.mark.parametrize("key", PRESETS, ids=lambda key: "-".join(key))
+def test_names_and_shapes_are_those_of_the_twin(key):
+    model = trained(*key)
+    twin = build_model(model.preset.model, key[0])
+    expected = {name: tuple(value.shape) for name, value in twin.state_dict().items()}
+    assert {name: array.shape for name, array in model.arrays.items()} == expected
+    assert type(twin).__name__ == model.layout.class_name
+
+
+def test_every_form_leads_to_every_other_without_a_changed_bit(tmp_path: Path):
+    first = trained("names", "gamma")
+    forms = [tmp_path / "a.pth", tmp_path / "run", tmp_path / "b.safetensors", tmp_path / "c.pth"]
+    model = first
+    for form in forms:
+        conversion.write(model, form)
+        model = conversion.read(form)
+        assert same_bits(model.arrays, first.arrays), form
+        assert model.preset == first.preset, form
+        assert model.vocabulary == first.vocabulary, form
+
+
+@pytest.mark.parametrize("key", PRESETS, ids=lambda key: "-".join(key))
+def test_exports_load_strictly_into_the_notebooks_classes(key, tmp_path: Path):
+    model = trained(*key)
+    versioned, latest = conversion.write_notebook_files(model, tmp_path)
+    assert versioned.name == f"{model.preset.base_name}_v1.pth"
+    assert latest.read_bytes() == versioned.read_bytes()
+    checkpoint = torch.load(versioned, weights_only=True)
+    names = "state_dict model_class n_classes embd_dim hidden_dim timestamp version"
+    if key[0] == "shakespeare":
+        names += " model_name dropout vocab_size num_layers"
+    assert set(checkpoint) == set(names.split())
+    assert {type(value) for name, value in checkpoint.items() if name != "state_dict"} <= {
+        *(str, int, float)
+    }
+    sizes = [checkpoint[name] for name in ("n_classes", "embd_dim", "hidden_dim")]
+    extra = [checkpoint["num_layers"]] if "num_layers" in checkpoint else []
+    twin = getattr(models, checkpoint["model_class"])(*sizes, *extra)
+    twin.load_state_dict(checkpoint["state_dict"], strict=True)
+    assert conversion.write_notebook_files(model, tmp_path)[0].name.endswith("_v2.pth")
+
+
+def notebook_checkpoint(**changes: Any) -> dict[str, Any]:
+    """What the notebook's own save_model writes, here for a network that torch has drawn."""
+    torch.manual_seed(0)
+    model = models.MyGRUModel(65, 128, 256, 2)
+    sizes = dict(n_classes=65, embd_dim=128, hidden_dim=256, vocab_size=65, num_layers=2)
+    return {
+        "state_dict": model.state_dict(),
+        "model_class": "MyGRUModel",
+        "model_name": "Astra-β",
+        **sizes,
+        "dropout": 0.1,
+        "timestamp": "2025-01-01 00:00:00",
+        "version": 1,
+    } | changes
+
+
+def test_a_notebooks_file_loads(tmp_path: Path):
+    path = tmp_path / "Astra_beta_v1.pth"
+    torch.save(notebook_checkpoint(), path)
+    model = conversion.read(path)
+    assert model.preset == PRESETS["shakespeare", "beta"]
+    state = notebook_checkpoint()["state_dict"]
+    assert same_bits(model.arrays, {name: value.numpy() for name, value in state.items()})
+
+
+@pytest.mark.parametrize(
+    ("file_name", "changes"),
+    [
+        ("Astra_alpha_v1.pth", {}),
+        ("Astra_alpha_v1.pth", {"model_name": "Astra-α", "embd_dim": 64, "hidden_dim": 128}),
+        ("x.pth", {"num_layers": 3}),
+        ("x.pth", {"model_name": "Astra-γ"}),
+        ("x.pth", {"n_classes": 66}),
+        ("x.pth", {"model_class": "GRU_MediumModel"}),
+    ],
+)
+def test_a_mislabelled_file_is_refused_unless_its_shapes_are_trusted(
+    file_name: str, changes: dict[str, Any], tmp_path: Path
+):
+    path = tmp_path / file_name
+    torch.save(notebook_checkpoint(**changes), path)
+    with pytest.raises(InputError, match=r"mislabelled.*--trust-shapes"):
+        conversion.read(path)
+    trusted = conversion.read(path, trust_shapes=True)
+    assert trusted.preset.title == "Astra-β"
+    assert trusted.preset.model == PRESETS["shakespeare", "beta"].model
+
+
+def _remove(state: dict[str, Any]) -> None:
+    del state["fc.linear_projection.bias"]
+
+
+def _add(state: dict[str, Any]) -> None:
+    state["layers.2.grucell.bias_z"] = torch.zeros(256)
+
+
+def _transpose(state: dict[str, Any]) -> None:
+    state["fc.linear_projection.weight"] = state["fc.linear_projection.weight"].T.contiguous()
+
+
+def _poison(state: dict[str, Any]) -> None:
+    state["layers.1.grucell.Wh.weight"][3, 4] = float("nan")
+
+
+def _halve(state: dict[str, Any]) -> None:
+    state["embedding.weight"] = state["embedding.weight"].half()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_remove, "missing fc.linear_projection.bias"),
+        (_add, "layers.2.grucell"),
+        (_transpose, r"shape \(256, 65\), expected \(65, 256\) \(transposed\?\)"),
+        (_poison, "layers.1.grucell.Wh.weight has 1 values that are NaN"),
+        (_halve, "expected float32 or float64 throughout"),
+    ],
+)
+def test_a_damaged_state_dict_is_refused(damage, message: str, tmp_path: Path):
+    checkpoint = notebook_checkpoint()
+    checkpoint["state_dict"] = dict(checkpoint["state_dict"])
+    damage(checkpoint["state_dict"])
+    torch.save(checkpoint, tmp_path / "x.pth")
+    with pytest.raises(InputError, match=message):
+        conversion.read(tmp_path / "x.pth")
+
+
+class _Code:
+    """A pickle of this runs a call when it is loaded, if it is loaded carelessly."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_file_that_holds_code_is_refused_and_the_code_not_run(tmp_path: Path):
+    torch.save({"state_dict": _Code(tmp_path / "ran")}, tmp_path / "x.pth")
+    with pytest.raises(InputError, match="never run"):
+        conversion.read(tmp_path / "x.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_truncated_file_is_refused_at_every_length(suffix: str, tmp_path: Path):
+    path = tmp_path / f"x{suffix}"
+    conversion.write(trained("names", "alpha", **SMALL), path)
+    whole = path.read_bytes()
+    for length in np.linspace(0, len(whole) - 1, 25, dtype=int):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError):
+            conversion.read(path)
+
+
+def test_an_existing_file_is_not_overwritten(tmp_path: Path):
+    path = tmp_path / "x.pth"
+    path.write_text("precious")
+    with pytest.raises(InputError, match="exists already"):
+        conversion.write(trained("names", "alpha", **SMALL), path)
+    assert path.read_text() == "precious"
+
+
+def test_a_vocabulary_of_another_size_needs_its_corpus(tmp_path: Path):
+    model = trained("shakespeare", "alpha", vocab_size=3, **SMALL)
+    model = dataclasses.replace(model, vocabulary=published_vocabulary("names"))
+    conversion.write(model, tmp_path / "x.pth")
+    with pytest.raises(InputError, match="--corpus FILE"):
+        conversion.read(tmp_path / "x.pth")
+    (tmp_path / "abc.txt").write_text("abcabc")
+    loaded = conversion.read(tmp_path / "x.pth", corpus=str(tmp_path / "abc.txt"))
+    assert loaded.vocabulary.tokens == ("a", "b", "c")
+
+
+def test_shapes_without_a_class_of_their_own_take_the_general_one(tmp_path: Path):
+    model = trained("names", "beta", num_layers=4, layer_norm=True, **SMALL)
+    assert model.layout == find_layout(model.preset.model, "names")
+    conversion.write(model, tmp_path / "x.pth")
+    loaded = conversion.read(tmp_path / "x.pth")
+    assert loaded.layout.class_name == "MyGRUModel"
+    assert loaded.preset.title == "names-custom"
+    assert loaded.vocabulary == model.vocabulary

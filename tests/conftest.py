@@ -1,0 +1,47 @@
+"""Switches that every test runs under: checked shapes, no silent promotion, no network."""
+
+import os
+
+# Before JAX starts: two devices, so that nothing quietly depends on there being one.
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+)
+
+from jaxtyping import install_import_hook
+
+# The modules of arrays; beartype as a function decorator does not know the Self of the others.
+_ARRAYS = ("gru", "initializers", "model", "losses", "optimizers", "sampling", "training")
+install_import_hook([f"astra_jax.{name}" for name in (*_ARRAYS, "datasets")], "beartype.beartype")
+
+from pathlib import Path
+
+import jax
+import pytest
+
+from astra_jax import corpus
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Compiling takes most of the time of models as tiny as these; parity_tests compile as users do.
+jax.config.update("jax_disable_most_optimizations", True)
+
+_DATA_DIR = os.environ.get(corpus.DATA_DIR_VARIABLE)
+
+
+@pytest.fixture
+def data_dir() -> Path:
+    """The folder of the two published corpora; tests that need it are skipped without it."""
+    if _DATA_DIR is None:
+        pytest.skip(f"{corpus.DATA_DIR_VARIABLE} is not set")
+    return Path(_DATA_DIR)
+
+
+def _no_network(url: str, size: int) -> bytes:
+    raise OSError(f"tests do not reach {url} for {size} bytes")
+
+
+@pytest.fixture(autouse=True)
+def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.delenv(corpus.DATA_DIR_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr(corpus, "_fetch", _no_network)

@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from astra_jax.checkpoints import KEEP_LATEST, Checkpoints
+from astra_jax.errors import InputError
+from astra_jax.presets import PRESETS, override
+from astra_jax.training import Trainer
+
+TRAINER = Trainer(override(PRESETS["names", "gamma"], embedding_dim=3, hidden_dim=5), 1)
+
+
+def state_of(seed: int, trainer: Trainer = TRAINER):
+    return trainer.init(jax.random.key(seed))
+
+
+def test_a_state_comes_back_to_the_bit(tmp_path: Path):
+    with Checkpoints(tmp_path / "new") as checkpoints:
+        assert checkpoints.latest_step is None
+        for step in range(KEEP_LATEST + 2):
+            checkpoints.save(step, state_of(step))
+    with Checkpoints(tmp_path / "new") as checkpoints:
+        assert checkpoints.latest_step == KEEP_LATEST + 1
+        restored = checkpoints.restore(jax.eval_shape(lambda: state_of(0)))
+    expected = state_of(KEEP_LATEST + 1)
+    assert jax.tree.structure(restored) == jax.tree.structure(expected)
+    for one, other in zip(jax.tree.leaves(restored), jax.tree.leaves(expected), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    kept = {path.name for path in (tmp_path / "new").iterdir()}
+    assert kept == {str(KEEP_LATEST), str(KEEP_LATEST + 1)}
+
+
+@pytest.mark.parametrize("change", [dict(hidden_dim=6), dict(num_layers=2), dict(optimizer="adam")])
+def test_a_checkpoint_of_another_shape_is_refused(change: dict, tmp_path: Path):
+    other = Trainer(override(TRAINER.preset, **change), 1)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state_of(0))
+        with pytest.raises(InputError, match=r"does not fit the run's config.json in \d+ of \d+"):
+            checkpoints.restore(jax.eval_shape(lambda: state_of(0, other)))
+
+
+def test_a_checkpoint_of_another_type_is_refused(tmp_path: Path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"a": jnp.zeros(3)})
+        with pytest.raises(
+            InputError, match=r"a is \(\(3,\), 'float32'\), expected \(\(3,\), 'int"
+        ):
+            checkpoints.restore({"a": jax.ShapeDtypeStruct((3,), jnp.int32)})
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state_of(0))
+    damaged = 0
+    for path in (tmp_path / "1").rglob("*"):
+        if path.is_file() and path.stat().st_size > 1000:
+            path.write_bytes(path.read_bytes()[:-500])
+            damaged += 1
+    assert damaged
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError, match="cannot be read"):
+        checkpoints.restore(jax.eval_shape(lambda: state_of(0)))
+
+
+def test_no_checkpoint_is_said_so(tmp_path: Path):
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError, match="no checkpoint"):
+        checkpoints.restore({"a": jnp.zeros(3)})

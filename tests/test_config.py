@@ -1,0 +1,186 @@
+"""Tests of the configuration: what it takes, what it refuses, and its way through JSON."""
+
+import json
+import math
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from astra_jax.config import DataConfig, ModelConfig, Preset, TrainConfig
+from astra_jax.errors import InputError
+from astra_jax.presets import PRESETS, override
+
+MODEL: dict[str, Any] = dict(
+    vocab_size=65, embedding_dim=64, hidden_dim=128, num_layers=1, dropout=0.1, layer_norm=False
+)
+DATA: dict[str, Any] = dict(dataset="names", batch_size=64, seq_len=16, train_fraction=0.8)
+TRAIN: dict[str, Any] = dict(
+    epochs=10,
+    steps_per_epoch=None,
+    optimizer="adamw",
+    learning_rate=3e-3,
+    schedule="cosine",
+    weight_decay=0.01,
+    clip=1.0,
+    seed=0,
+    dtype="float32",
+)
+PRESET: dict[str, Any] = PRESETS["names", "gamma"].to_dict()
+CLASSES = [(ModelConfig, MODEL), (DataConfig, DATA), (TrainConfig, TRAIN), (Preset, PRESET)]
+
+counts = st.integers(min_value=1, max_value=2**40)
+rates = st.floats(min_value=0, max_value=1e300)
+fractions = st.floats(min_value=0, max_value=1, exclude_min=True, exclude_max=True)
+FIELDS: dict[str, st.SearchStrategy[Any]] = dict(
+    embedding_dim=counts,
+    hidden_dim=counts,
+    num_layers=counts,
+    dropout=fractions,
+    layer_norm=st.booleans(),
+    batch_size=counts,
+    seq_len=counts,
+    train_fraction=fractions,
+    epochs=counts,
+    steps_per_epoch=st.none() | counts,
+    learning_rate=rates,
+    schedule=st.sampled_from(["cosine", "constant"]),
+    weight_decay=rates,
+    clip=st.none() | st.floats(min_value=0, exclude_min=True, max_value=1e300),
+    seed=st.integers(min_value=0, max_value=2**32 - 1),
+    dtype=st.sampled_from(["float32", "float64", "bfloat16"]),
+)
+
+
+def field_of(field: str) -> tuple[type[ModelConfig | DataConfig | TrainConfig], dict[str, Any]]:
+    """Returns the class that has the field, and valid values for all of its fields."""
+    for cls, values in ((ModelConfig, MODEL), (DataConfig, DATA), (TrainConfig, TRAIN)):
+        if field in values:
+            return cls, values
+    raise AssertionError(field)
+
+
+@given(
+    row=st.sampled_from([row for row, preset in PRESETS.items() if preset.train.weight_decay]),
+    fields=st.fixed_dictionaries({}, optional=FIELDS),
+)
+@settings(max_examples=60, deadline=None)
+def test_preset_comes_back_from_json_as_it_was(row: Any, fields: dict[str, Any]) -> None:
+    preset = override(PRESETS[row], **fields)
+    values = json.loads(json.dumps(preset.to_dict(), allow_nan=False))
+    assert Preset.from_dict(values) == preset
+    assert {**values["model"], **values["data"], **values["train"]}.items() >= fields.items()
+
+
+@pytest.mark.parametrize("row", PRESETS, ids="-".join)
+def test_preset_of_the_studies_comes_back_from_json_equal_in_value_and_hash(row: Any) -> None:
+    again = Preset.from_dict(json.loads(json.dumps(PRESETS[row].to_dict())))
+    # Compiled programs are found again by the hash of the preset that they were made for.
+    assert (again, hash(again)) == (PRESETS[row], hash(PRESETS[row]))
+
+
+@pytest.mark.parametrize(("cls", "values"), CLASSES, ids=lambda x: getattr(x, "__name__", ""))
+def test_from_dict_names_missing_and_unknown_fields(cls: Any, values: dict[str, Any]) -> None:
+    assert cls.from_dict(values).to_dict() == values
+    for field in values:
+        others = {name: value for name, value in values.items() if name != field}
+        with pytest.raises(InputError) as error:
+            cls.from_dict(others | {"depth": 1})
+        assert f"{cls.__name__}: missing fields ['{field}'], unknown fields ['depth']" in str(
+            error.value
+        )
+
+
+@pytest.mark.parametrize("values", [None, [], "alpha", 3])
+def test_from_dict_refuses_what_is_no_object(values: Any) -> None:
+    for cls, _ in CLASSES:
+        with pytest.raises(InputError, match=f"{cls.__name__} must be a JSON object, got "):
+            cls.from_dict(values)
+    with pytest.raises(InputError, match="ModelConfig must be a JSON object, got "):
+        Preset.from_dict(PRESET | {"model": values})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("hidden_dim", True, "a whole number"),
+        ("hidden_dim", 128.0, "a whole number"),
+        ("hidden_dim", "128", "a whole number"),
+        ("hidden_dim", None, "a whole number"),
+        ("dropout", True, "a finite number"),
+        ("dropout", "0.1", "a finite number"),
+        ("dropout", math.nan, "a finite number"),
+        ("learning_rate", math.inf, "a finite number"),
+        ("weight_decay", None, "a finite number"),
+        ("layer_norm", 1, "true or false"),
+        ("layer_norm", None, "true or false"),
+        ("steps_per_epoch", 2.5, "a whole number or null"),
+        ("steps_per_epoch", False, "a whole number or null"),
+        ("clip", -math.inf, "a finite number or null"),
+        ("clip", "1", "a finite number or null"),
+        ("dataset", "poems", "one of shakespeare, names"),
+        ("optimizer", "sgd", "one of adamw, adam"),
+        ("optimizer", ["adam"], "one of adamw, adam"),
+        ("schedule", None, "one of cosine, constant"),
+        ("dtype", "float16", "one of float32, float64, bfloat16"),
+    ],
+)
+def test_config_refuses_a_value_of_another_type(field: str, value: Any, expected: str) -> None:
+    cls, values = field_of(field)
+    with pytest.raises(InputError) as error:
+        cls.from_dict(values | {field: value})
+    assert str(error.value) == f"{field} must be {expected}, got {value!r}"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("vocab_size", 0, "positive"),
+        ("embedding_dim", 0, "positive"),
+        ("hidden_dim", -1, "positive"),
+        ("num_layers", 0, "positive"),
+        ("dropout", -0.1, "at least 0 and below 1"),
+        ("dropout", 1.0, "at least 0 and below 1"),
+        ("batch_size", 0, "positive"),
+        ("seq_len", 0, "positive"),
+        ("train_fraction", 0.0, "between 0 and 1"),
+        ("train_fraction", 1.0, "between 0 and 1"),
+        ("epochs", 0, "positive"),
+        ("steps_per_epoch", 0, "positive"),
+        ("learning_rate", -1e-9, "at least 0"),
+        ("weight_decay", -1e-9, "at least 0"),
+        ("clip", 0.0, "positive (0 on the command line turns it off)"),
+        ("seed", -1, "at least 0 and below 2**32"),
+        ("seed", 2**32, "at least 0 and below 2**32"),
+    ],
+)
+def test_config_refuses_a_value_out_of_range(field: str, value: Any, expected: str) -> None:
+    cls, values = field_of(field)
+    with pytest.raises(InputError) as error:
+        cls.from_dict(values | {field: value})
+    assert str(error.value) == f"{field} must be {expected}, got {value!r}"
+
+
+def test_config_takes_the_ends_of_its_ranges() -> None:
+    assert ModelConfig.from_dict(MODEL | {"dropout": 0.0}).dropout == 0.0
+    ends = dict(learning_rate=0.0, weight_decay=0.0, clip=None, seed=2**32 - 1, steps_per_epoch=1)
+    assert TrainConfig.from_dict(TRAIN | ends).to_dict() == TRAIN | ends
+
+
+def test_config_takes_a_whole_number_for_a_number() -> None:
+    # JSON has one kind of number: another program may well write 1.0 as 1.
+    assert TrainConfig.from_dict(TRAIN | {"clip": 1}) == TrainConfig(**TRAIN)
+
+
+def test_config_of_adam_takes_no_weight_decay() -> None:
+    with pytest.raises(InputError, match=r"adam takes no weight decay, got 0\.01.*--weight-decay"):
+        TrainConfig.from_dict(TRAIN | {"optimizer": "adam"})
+    no_decay = TRAIN | {"optimizer": "adam", "weight_decay": 0.0}
+    assert TrainConfig.from_dict(no_decay).to_dict() == no_decay
+
+
+def test_config_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        ModelConfig(**MODEL).hidden_dim = 1  # pyright: ignore[reportAttributeAccessIssue]

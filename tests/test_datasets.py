@@ -1,0 +1,224 @@
+"""Tests of windows and padded words: every target where it belongs, and counted once."""
+
+import string
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from astra_jax.config import DataConfig
+from astra_jax.datasets import (
+    EMPTY,
+    Batch,
+    Dataset,
+    PaddedWords,
+    TextWindows,
+    corpus_vocabulary,
+    pad_words,
+    split_corpus,
+)
+from astra_jax.errors import InputError
+from astra_jax.losses import IGNORE
+from astra_jax.vocabulary import Vocabulary, published_vocabulary
+
+KEY = jax.random.key(0)
+WORDS = [first + second for first in "abcdefghij" for second in "abcdefghij"]
+
+
+def config(dataset: str, **fields: Any) -> DataConfig:
+    values = dict(batch_size=4, seq_len=5, train_fraction=0.8) | fields
+    return DataConfig.from_dict(dict(dataset=dataset) | values)
+
+
+def places(length: int, seq_len: int, batch_size: int) -> TextWindows:
+    """Returns windows of a text whose characters are their own places."""
+    return TextWindows(jnp.arange(length, dtype=jnp.int32), seq_len, batch_size)
+
+
+@jax.jit
+def cover(data: Any) -> Batch:
+    return data.batch(data.cover_rows().reshape(-1))
+
+
+def covered(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Returns inputs and targets of all rows that cover the data."""
+    batch = cover(data)
+    return np.asarray(batch.inputs), np.asarray(batch.targets)
+
+
+def words_of(data: Dataset, vocabulary: Vocabulary) -> list[str]:
+    inputs, targets = covered(data)
+    lengths = (targets != IGNORE).sum(1)
+    return [vocabulary.decode(row[:n]) for row, n in zip(inputs, lengths, strict=True) if n]
+
+
+@given(length=st.integers(2, 40), seq_len=st.integers(1, 9), batch_size=st.integers(1, 5))
+@settings(max_examples=12, deadline=None)
+def test_windows_that_cover_a_text_have_every_target_once(
+    length: int, seq_len: int, batch_size: int
+) -> None:
+    data = places(length, seq_len, batch_size)
+    inputs, targets = covered(data)
+    counted = targets != IGNORE
+    assert inputs.shape[0] % batch_size == 0
+    assert inputs.shape[0] - -(-(length - 1) // seq_len) in range(batch_size)
+    assert targets[counted].tolist() == list(range(1, length))
+    assert inputs[counted].tolist() == list(range(length - 1))
+    assert data.num_targets == length - 1
+
+
+def test_windows_are_drawn_from_the_whole_range_of_the_study() -> None:
+    # [0, n - seq_len - 1) for n = 12: the offsets 0 to 5, so the last character is never read.
+    data = places(12, seq_len=5, batch_size=8)
+    rows = data.epoch_rows(KEY, 40)
+    assert rows.shape == (40, 8)
+    assert sorted(set(np.ravel(rows).tolist())) == [0, 1, 2, 3, 4, 5]
+    batch = data.batch(rows[0])
+    assert np.array_equal(batch.inputs, np.asarray(rows[0])[:, None] + np.arange(5))
+    assert np.array_equal(batch.targets, np.asarray(batch.inputs) + 1)
+    assert data.max_steps is None
+
+
+def test_windows_of_an_epoch_follow_from_the_key() -> None:
+    data = places(1000, seq_len=5, batch_size=8)
+    rows = data.epoch_rows(KEY, 3)
+    assert np.array_equal(rows, data.epoch_rows(KEY, 3))
+    assert not np.array_equal(rows, data.epoch_rows(jax.random.key(1), 3))
+    assert data.estimate_rows(KEY).shape == (1, 8)  # One batch, as the notebook.
+
+
+def test_words_are_laid_out_as_in_the_study() -> None:
+    # seq = letters + end; x = seq[:-1] padded with 0, y = seq[1:] padded with -100.
+    inputs, targets = pad_words(["emma", "z"], published_vocabulary("names"), 6)
+    assert inputs.tolist() == [[6, 14, 14, 2, 0, 0], [27, 0, 0, 0, 0, 0]]
+    assert targets.tolist() == [
+        [14, 14, 2, 1, -100, -100],
+        [1, -100, -100, -100, -100, -100],
+    ]
+
+
+def test_a_word_as_long_as_seq_len_keeps_its_end() -> None:
+    inputs, targets = pad_words(["abc"], published_vocabulary("names"), 3)
+    assert (inputs.tolist(), targets.tolist()) == ([[2, 3, 4]], [[3, 4, 1]])
+
+
+@pytest.mark.parametrize(("num", "batch_size"), [(7, 3), (6, 3), (1, 4)])
+def test_an_epoch_of_words_has_each_once_and_keeps_the_partial_batch(
+    num: int, batch_size: int
+) -> None:
+    ids = jnp.arange(num, dtype=jnp.int32)[:, None] + 2
+    data = PaddedWords(ids, ids + 100, num, batch_size)
+    steps = -(-num // batch_size)
+    assert data.max_steps == steps
+    rows = np.asarray(data.epoch_rows(KEY, steps))
+    assert rows.shape == (steps, batch_size)
+    assert sorted(rows.ravel()[:num].tolist()) == list(range(num))
+    assert (rows.ravel()[num:] == EMPTY).all()
+    last = data.batch(jnp.asarray(rows[-1]))
+    expected = np.where(rows[-1] == EMPTY, IGNORE, rows[-1] + 102)
+    assert np.array_equal(last.targets[:, 0], expected)
+    assert np.array_equal(last.inputs[:, 0][rows[-1] != EMPTY], rows[-1][rows[-1] != EMPTY] + 2)
+    assert np.array_equal(data.estimate_rows(KEY), data.cover_rows())
+    assert np.array_equal(data.cover_rows().ravel()[:num], np.arange(num))
+
+
+def test_words_are_shuffled_anew_by_another_key() -> None:
+    ids = jnp.zeros((50, 1), jnp.int32)
+    data = PaddedWords(ids, ids, 50, 8)
+    rows = data.epoch_rows(KEY, 7)
+    assert np.array_equal(rows, data.epoch_rows(KEY, 7))
+    assert not np.array_equal(rows, data.epoch_rows(jax.random.key(1), 7))
+    assert np.array_equal(rows[:2], data.epoch_rows(KEY, 2))
+
+
+def test_the_names_of_the_study_make_401_steps_and_the_split_of_the_study() -> None:
+    letters = string.ascii_lowercase
+    split = split_corpus("a\n" * 32_033, config("names", batch_size=64, seq_len=1), KEY)
+    assert isinstance(split.train, PaddedWords)
+    assert isinstance(split.validation, PaddedWords)
+    assert (split.train.num_targets, split.validation.num_targets) == (25_626, 6_407)
+    assert split.train.max_steps == 401
+    assert split.train.epoch_rows(KEY, 401).shape == (401, 64)
+    assert int((split.train.epoch_rows(KEY, 401)[-1] == EMPTY).sum()) == 401 * 64 - 25_626
+    assert len(corpus_vocabulary("\n".join(letters), "names")) == 28
+
+
+def test_split_of_words_is_disjoint_whole_and_follows_from_the_key() -> None:
+    text = "\n".join(WORDS)
+    parts = []
+    for key in (KEY, KEY, jax.random.key(1)):
+        split = split_corpus(text, config("names"), key)
+        parts.append([words_of(data, split.vocabulary) for data in (split.train, split.validation)])
+        assert [len(part) for part in parts[-1]] == [80, 20]
+        assert sorted(parts[-1][0] + parts[-1][1]) == WORDS
+        assert parts[-1][0] != sorted(parts[-1][0])
+        # A two-letter word has two targets: its second letter and the end.
+        assert [split.train.num_targets, split.validation.num_targets] == [160, 40]
+    assert parts[0] == parts[1]
+    assert sorted(parts[0][1]) != sorted(parts[2][1])
+
+
+def test_words_are_the_lines_of_a_text_without_blanks() -> None:
+    split = split_corpus("ab\r\n\n  cd \n\t\nef\ngh\nij", config("names"), KEY)
+    found = [
+        w for part in (split.train, split.validation) for w in words_of(part, split.vocabulary)
+    ]
+    assert sorted(found) == ["ab", "cd", "ef", "gh", "ij"]
+    assert split.vocabulary.tokens == ("<PAD>", ".", *"abcdefghij")
+
+
+def test_split_of_text_is_cut_once_and_trains_on_the_first_part() -> None:
+    text = (string.ascii_letters + "é\n ") * 2
+    split = split_corpus(text, config("shakespeare", train_fraction=0.9, seq_len=3), KEY)
+    assert split.vocabulary == Vocabulary.of_text(text)
+    assert isinstance(split.train, TextWindows)
+    assert isinstance(split.validation, TextWindows)
+    assert len(text) == 110
+    assert split.vocabulary.decode(np.asarray(split.train.tokens)) == text[:99]
+    assert split.vocabulary.decode(np.asarray(split.validation.tokens)) == text[99:]
+    sizes = (split.train.seq_len, split.train.batch_size, split.validation.seq_len)
+    assert sizes == (3, 4, 3)
+
+
+def test_the_shortest_text_leaves_one_window_to_validate_on() -> None:
+    fields = config("shakespeare", train_fraction=0.5, seq_len=5)
+    validation = split_corpus("abcdefg" * 2, fields, KEY).validation
+    assert np.array_equal(validation.epoch_rows(KEY, 3), np.zeros((3, 4)))
+    with pytest.raises(InputError) as error:
+        split_corpus("abcdefg" * 2 + "a", config("shakespeare", train_fraction=0.6, seq_len=5), KEY)
+    assert str(error.value) == (
+        "the corpus is too short: 15 characters leave 9 to train on and 6 to validate on, and each "
+        "part needs 7 for one window of seq_len 5; give a longer text or a smaller --seq-len"
+    )
+
+
+@pytest.mark.parametrize("dataset", ["shakespeare", "names"])
+@pytest.mark.parametrize("text", ["", " \n\t\r\n "], ids=["nothing", "blanks"])
+def test_empty_corpus_is_an_error(dataset: str, text: str) -> None:
+    with pytest.raises(InputError, match="the corpus is empty: give a file with text in it"):
+        split_corpus(text, config(dataset), KEY)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("anna", "1 words are too few to split 0.8 to the rest: give a longer list"),
+        (
+            "anna\n\nmr.x\nbob",
+            "word 2, 'mr.x', contains '.', which stands for the end of a word: remove it",
+        ),
+        (
+            "anna\nfrederick\nbob",
+            "word 2, 'frederick', has 9 characters and does not fit into seq_len 5: shorten it or "
+            "pass --seq-len 9",
+        ),
+    ],
+)
+def test_word_that_cannot_be_used_is_named(text: str, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        split_corpus(text, config("names"), KEY)
+    assert str(error.value) == message

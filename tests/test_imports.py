@@ -1,0 +1,55 @@
+"""Each side imports without the other's framework, and importing the package is cheap."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+JAX_MODULES = [
+    str(path.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__init__")
+    for path in sorted((ROOT / "astra_jax").rglob("*.py"))
+]
+TORCH_MODULES = ["astra_torch.models", "astra_torch.training", "astra_torch.sampling"]
+
+_BLOCKED = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise ImportError(name + " is blocked")
+sys.meta_path.insert(0, Block())
+import importlib
+for name in {modules!r}:
+    importlib.import_module(name)
+"""
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("blocked", "modules"),
+    [
+        (["torch", "astra_torch"], JAX_MODULES),
+        (["jax", "jaxlib", "flax", "optax", "orbax"], TORCH_MODULES),
+    ],
+    ids=["jax", "torch"],
+)
+def test_each_side_imports_alone(blocked: list[str], modules: list[str]):
+    assert modules
+    result = run(_BLOCKED.format(blocked=blocked, modules=modules))
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_package_loads_nothing_before_it_is_used():
+    result = run(
+        "import sys, astra_jax; assert 'jax' not in sys.modules\n"
+        "for name in dir(astra_jax): getattr(astra_jax, name)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    assert result.returncode == 0, result.stderr

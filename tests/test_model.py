@@ -1,0 +1,105 @@
+"""The model: sizes, initial distributions, carried state, types."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from astra_jax.config import DtypeName, ModelConfig
+from astra_jax.model import GRULanguageModel, arithmetic, draw_keep, parameters
+from astra_jax.presets import PRESETS
+
+TINY = ModelConfig(
+    vocab_size=11, embedding_dim=5, hidden_dim=7, num_layers=2, dropout=0.25, layer_norm=True
+)
+
+
+def new_model(config: ModelConfig = TINY, dtype: DtypeName = "float32") -> GRULanguageModel:
+    return GRULanguageModel(config, dtype=dtype, rngs=nnx.Rngs(params=0))
+
+
+def test_parameters_begin_in_torchs_distributions():
+    model = new_model(PRESETS["names", "gamma"].model)
+    embedding = np.asarray(model.embedding.embedding[...])
+    assert abs(embedding.mean()) < 4 / np.sqrt(embedding.size)
+    assert abs(embedding.std() - 1) < 4 / np.sqrt(2 * embedding.size)
+    head, first, second = model.head, model.layers[0], model.layers[1]
+    assert head.bias is not None
+    for values, fan_in in [
+        (head.kernel, 512),
+        (head.bias, 512),
+        (first.kernel_ih, 128),
+        (first.bias_ih, 128),
+        (first.kernel_hh, 512),
+        (second.kernel_ih, 512),
+        (second.bias_ih, 512),
+    ]:
+        scaled = np.asarray(values[...]).ravel() * np.sqrt(fan_in)
+        assert np.abs(scaled).max() <= 1
+        # A uniform distribution over [-1, 1]: variance 1/3, and values up to both ends.
+        assert abs(scaled.var() - 1 / 3) < 4 * np.sqrt(4 / 45 / scaled.size)
+        assert np.abs(scaled).max() > 1 - 20 / scaled.size
+    assert not np.any(np.asarray(first.bias_hh[...]))
+
+
+def test_all_gates_and_layers_begin_with_numbers_of_their_own():
+    leaves = jax.tree.leaves(parameters(new_model()))
+    drawn = np.concatenate([np.ravel(leaf) for leaf in leaves])
+    drawn = drawn[(drawn != 0) & (drawn != 1)]
+    assert len(np.unique(drawn)) == len(drawn)
+
+
+def test_a_sequence_in_two_pieces_is_the_sequence():
+    model = new_model()
+    tokens = jax.random.randint(jax.random.key(0), (3, 9), 0, 11, jnp.int32)
+    whole, last = model(tokens)
+    first, state = model(tokens[:, :4])
+    second, state = model(tokens[:, 4:], state)
+    pieces = np.concatenate([first, second], axis=1)
+    np.testing.assert_allclose(pieces, whole, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(state, last, rtol=0, atol=1e-6)
+    assert whole.shape == (3, 9, 11)
+
+
+def test_dropout_takes_its_share_and_is_drawn_anew_for_each_layer_and_step():
+    keep = draw_keep(jax.random.key(0), TINY, 64, 50)
+    assert keep is not None
+    assert keep.shape == (2, 50, 64, 7)
+    assert abs(float(keep.mean()) - 0.75) < 4 * np.sqrt(0.25 * 0.75 / keep.size)
+    agreement = [float((keep[0] == keep[1]).mean()), float((keep[:, 1:] == keep[:, :-1]).mean())]
+    # Independent draws agree with probability 0.75^2 + 0.25^2.
+    np.testing.assert_allclose(agreement, 0.625, atol=0.01)
+
+
+def test_a_dropped_element_is_zero_and_the_others_are_scaled_and_carried():
+    model = new_model()
+    tokens = jnp.zeros((2, 6), jnp.int32)
+    keep = draw_keep(jax.random.key(1), TINY, 2, 6)
+    assert keep is not None
+    hiddens, _ = model.hidden_states(tokens, keep=keep)
+    for hidden, kept in zip(hiddens, keep, strict=True):
+        np.testing.assert_array_equal(np.asarray(hidden) != 0, kept)
+    undropped, _ = model.hidden_states(tokens)
+    first_step = np.where(keep[0, 0], undropped[0][0] / 0.75, 0)
+    np.testing.assert_allclose(hiddens[0][0], first_step, rtol=1e-6)
+    # Carried: dropping at the first step alone changes what later steps compute.
+    only_first = keep.at[:, 1:].set(True)
+    carried, _ = model.hidden_states(tokens, keep=only_first)
+    assert (np.asarray(carried[0][1]) != np.asarray(undropped[0][1]) / 0.75).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_every_type_begins_with_the_same_weights(dtype: DtypeName):
+    tokens = jnp.arange(11, dtype=jnp.int32)[None]
+    expected = new_model()(tokens)[0]
+    # Flax's own LayerNorm promotes implicitly in float64.
+    with arithmetic(dtype), jax.numpy_dtype_promotion("standard"):
+        logits, state = new_model(TINY, dtype)(tokens)
+        dtypes = {leaf.dtype.name for leaf in jax.tree.leaves(parameters(new_model(TINY, dtype)))}
+    stored = "float64" if dtype == "float64" else "float32"
+    assert dtypes == {stored} == {logits.dtype.name, state.dtype.name}
+    difference = np.abs(np.asarray(logits, np.float64) - np.asarray(expected, np.float64)).max()
+    assert difference < (5e-2 if dtype == "bfloat16" else 1e-5)
+    if dtype != "float32":
+        assert difference > 0

@@ -1,0 +1,246 @@
+"""Tests of run folders: made whole, read again, refused where damaged or taken."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from astra_jax.config import Preset
+from astra_jax.errors import InputError
+from astra_jax.presets import CUSTOM_NAMES, PRESETS, override
+from astra_jax.runs import EpochMetrics, Run
+from astra_jax.vocabulary import Vocabulary, published_vocabulary
+
+ALPHA = PRESETS["shakespeare", "alpha"]
+VOCABULARY = published_vocabulary("shakespeare")
+CORPUS: dict[str, Any] = dict(
+    name="Tiny Shakespeare",
+    origin="cache",
+    path=None,
+    sha256="0" * 64,
+    characters=1_115_394,
+    is_published=True,
+)
+METRICS = EpochMetrics(
+    epoch=1,
+    step=200,
+    learning_rate=3e-3,
+    train_loss_nats=2.25,
+    val_estimate_nats=1.875,
+    val_loss_nats=1.90000001,
+    grad_norm=0.5,
+    chars_per_s=1e6,
+    train_seconds=1.5,
+    eval_seconds=0.25,
+)
+
+
+def create(
+    folder: Path | None,
+    preset: Preset = ALPHA,
+    vocabulary: Vocabulary = VOCABULARY,
+    corpus: dict[str, Any] = CORPUS,
+) -> Run:
+    return Run.create(folder, preset, vocabulary, corpus)
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Returns every file's bytes, and None for a folder, by path."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_run_is_opened_as_it_was_made(tmp_path: Path, existing: bool) -> None:
+    folder = tmp_path / "deep" / "run"
+    if existing:
+        folder.mkdir(parents=True)
+    preset = override(PRESETS["names", "beta"], seed=7, hidden_dim=3, vocab_size=4)
+    made = create(folder, preset, Vocabulary.of_words(["bé"]), CORPUS | {"name": "é"})
+    assert Run.open(folder) == made
+    assert sorted(contents(tmp_path)) == [
+        "deep",
+        "deep/run",
+        "deep/run/config.json",
+        "deep/run/vocabulary.json",
+    ]
+    assert (made.folder, made.preset, made.corpus["name"]) == (folder, preset, "é")
+    assert made.environment["jax"]
+    assert made.checkpoints == folder / "checkpoints"
+    assert made.metrics() == []
+
+
+def test_run_describes_itself_in_one_line(tmp_path: Path) -> None:
+    assert create(tmp_path).describe() == (
+        "Astra-α: 86,913 parameters, on Tiny Shakespeare (cache), 65 classes"
+    )
+
+
+def test_run_is_never_made_where_one_is(tmp_path: Path) -> None:
+    create(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(InputError) as error:
+        create(tmp_path, PRESETS["shakespeare", "beta"])
+    assert str(error.value) == (
+        f"{tmp_path} already holds a run: go on with it by --resume {tmp_path}, or choose another "
+        "folder for --out"
+    )
+    assert contents(tmp_path) == before
+
+
+def test_run_is_not_made_among_other_files(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("do not touch")
+    with pytest.raises(InputError) as error:
+        create(tmp_path)
+    assert str(error.value) == f"{tmp_path} is not empty: choose another folder for --out"
+    assert contents(tmp_path) == {"thesis.txt": b"do not touch"}
+
+
+def test_run_is_not_made_in_a_file_or_below_one(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("data")
+    with pytest.raises(InputError) as error:
+        create(path)
+    assert str(error.value) == f"{path} is a file; --out needs a folder"
+    with pytest.raises(InputError) as error:
+        create(path / "run")
+    assert str(error.value) == f"cannot make the folder {path / 'run'}: Not a directory"
+    assert contents(tmp_path) == {"file": b"data"}
+
+
+def test_runs_without_a_folder_are_numbered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = PRESETS["names", "gamma"]
+    (tmp_path / "runs" / "shakespeare-alpha-2").mkdir(parents=True)  # Somebody's, though empty.
+    made = [
+        create(None),
+        create(None),
+        create(None, names, published_vocabulary("names")),
+        create(None, override(ALPHA, hidden_dim=3)),
+    ]
+    assert [str(run.folder) for run in made] == [
+        "runs/shakespeare-alpha-1",
+        "runs/shakespeare-alpha-3",
+        "runs/names-gamma-1",
+        "runs/shakespeare-custom-1",
+    ]
+    assert all(Run.open(tmp_path / run.folder).preset == run.preset for run in made)
+
+
+def edit_config(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        values = json.loads((folder / "config.json").read_text())
+        change(values)
+        (folder / "config.json").write_text(json.dumps(values))
+
+    return edit
+
+
+def write(name: str, data: bytes) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes(data) and None
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "is not a run folder: it has no config"),
+        (write("config.json", b"{"), "config.json is not valid JSON: .* line 1 column 2"),
+        (write("config.json", b"\xff"), "config.json is not valid JSON: .* byte 0xff"),
+        (write("config.json", b"[]"), "config.json is not of format 1, which this version reads"),
+        (edit_config(lambda c: c.update(format=2)), "config.json is not of format 1"),
+        (edit_config(lambda c: c.pop("preset")), "Preset must be a JSON object, got None"),
+        (edit_config(lambda c: c["preset"].pop("train")), r"Preset: missing fields \['train'\]"),
+        (edit_config(lambda c: c["preset"]["model"].update(hidden_dim="8")), "hidden_dim must be "),
+        (
+            edit_config(lambda c: c["preset"]["model"].update(vocab_size=64)),
+            "vocabulary.json has 65 tokens, config.json says 64: the two files are not of one run",
+        ),
+        (
+            lambda folder: (folder / "vocabulary.json").unlink(),
+            "cannot read .*vocabulary.json: No such file or directory",
+        ),
+        (write("vocabulary.json", b'{"tokens": ['), "vocabulary.json is not valid JSON"),
+        (write("vocabulary.json", b"{}"), "a vocabulary must be an object of tokens"),
+    ],
+)
+def test_damaged_run_is_refused(
+    tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    create(tmp_path)
+    damage(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=message):
+        Run.open(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_metrics_come_back_as_they_were_written(tmp_path: Path) -> None:
+    run = create(tmp_path)
+    second = dataclasses.replace(METRICS, epoch=2, step=400, train_loss_nats=1 / 3)
+    run.write_metrics([METRICS])
+    run.write_metrics([METRICS, second])
+    assert run.metrics() == Run.open(tmp_path).metrics() == [METRICS, second]
+    lines = (tmp_path / "metrics.jsonl").read_text().split("\n")
+    assert [json.loads(line) for line in lines[:2]] == [
+        dataclasses.asdict(METRICS),
+        dataclasses.asdict(second),
+    ]
+    assert lines[2:] == [""]
+
+
+def test_metrics_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
+    run = create(tmp_path)
+    run.write_metrics([METRICS])
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run.write_metrics([dataclasses.replace(METRICS, grad_norm=math.nan)])
+    assert run.metrics() == [METRICS]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "{", "[]", "null", '{"epoch": 1}', json.dumps(dataclasses.asdict(METRICS) | {"more": 1})],
+)
+def test_damaged_metrics_are_refused(tmp_path: Path, line: str) -> None:
+    run = create(tmp_path)
+    run.write_metrics([METRICS])
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f"{path.read_text()}{line}\n")
+    with pytest.raises(InputError, match=r"metrics\.jsonl is damaged: "):
+        run.metrics()
+
+
+def test_run_is_the_studies_own_only_with_their_model_recipe_and_corpus(tmp_path: Path) -> None:
+    run = create(tmp_path)
+    assert run.is_published_setup
+    assert dataclasses.replace(run, preset=override(ALPHA, seed=5)).is_published_setup
+    for fields in (
+        dict(epochs=9),
+        dict(steps_per_epoch=199),
+        dict(batch_size=63),
+        dict(dropout=0.0),
+        dict(learning_rate=2e-3),
+        dict(dtype="float64"),
+        dict(train_fraction=0.8),
+        dict(hidden_dim=129),
+        dict(vocab_size=64),
+    ):
+        assert not dataclasses.replace(run, preset=override(ALPHA, **fields)).is_published_setup
+    custom = dataclasses.replace(ALPHA, **CUSTOM_NAMES["shakespeare"])
+    assert not dataclasses.replace(run, preset=custom).is_published_setup
+    unpublished = CORPUS | {"is_published": False}
+    assert not dataclasses.replace(run, corpus=unpublished).is_published_setup
+    assert not dataclasses.replace(run, corpus={}).is_published_setup
+
+
+def test_run_on_the_builtin_text_knows_it(tmp_path: Path) -> None:
+    run = create(tmp_path)
+    assert not run.uses_builtin_text
+    assert dataclasses.replace(run, corpus=CORPUS | {"origin": "built-in"}).uses_builtin_text

@@ -1,0 +1,131 @@
+"""Picks follow their distributions; generation carries the state, or does not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from astra_jax.config import ModelConfig
+from astra_jax.errors import InputError
+from astra_jax.model import GRULanguageModel
+from astra_jax.sampling import Greedy, Temperature, TopK, generate
+from astra_jax.vocabulary import Vocabulary
+
+TEXT = Vocabulary.of_text("abcdefgh \n")
+WORDS = Vocabulary.of_words(["abcdefgh"])
+LOGITS = jnp.array([[0.5, -1.0, 2.0, 0.0, 1.5]])
+
+
+def model_of(vocabulary: Vocabulary, seed: int = 0) -> GRULanguageModel:
+    config = ModelConfig(
+        vocab_size=len(vocabulary),
+        embedding_dim=6,
+        hidden_dim=16,
+        num_layers=2,
+        dropout=0.5,
+        layer_norm=False,
+    )
+    model = GRULanguageModel(config, rngs=nnx.Rngs(params=seed))
+    model.head.kernel[...] = model.head.kernel[...] * 8  # A new model hardly prefers anything.
+    return model
+
+
+def shares(strategy: Temperature | TopK, draws: int = 20_000) -> np.ndarray:
+    uniforms = (jnp.arange(draws, dtype=jnp.float32) + 0.5) / draws
+    picked = jax.jit(strategy.pick)(jnp.repeat(LOGITS, draws, axis=0), uniforms)
+    return np.bincount(np.asarray(picked), minlength=5) / draws
+
+
+def test_temperature_draws_from_the_softmax():
+    expected = np.asarray(jax.nn.softmax(LOGITS[0] / 0.7))
+    np.testing.assert_allclose(shares(Temperature(0.7)), expected, atol=1e-4)
+
+
+def test_top_k_draws_from_the_k_best_only():
+    best = np.array([0, 2, 4])
+    expected = np.zeros(5)
+    expected[best] = np.asarray(jax.nn.softmax(LOGITS[0, best] / 1.3))
+    np.testing.assert_allclose(shares(TopK(3, 1.3)), expected, atol=1e-4)
+
+
+def test_picks_stay_inside_the_vocabulary_at_the_ends_of_the_interval():
+    ends = jnp.array([0.0, np.nextafter(np.float32(1), np.float32(0))])
+    logits = jnp.array([[-jnp.inf, 0.0, 1.0, -jnp.inf]] * 2)
+    assert Temperature().pick(logits, ends).tolist() == [1, 2]
+    assert Greedy().pick(jnp.array([[1.0, 3.0, 3.0]]), ends[:1]).tolist() == [1]
+
+
+def by_hand(model: GRULanguageModel, prompt: str, length: int, stateful: bool) -> str:
+    # One program for all lengths: what follows the last character cannot change its logits.
+    run = jax.jit(lambda ids: model(ids)[0][0])
+    text = prompt
+    for _ in range(length):
+        seen = TEXT.encode(text if stateful else text[-1])
+        logits = run(jnp.asarray(np.pad(seen, (0, 40 - len(seen))))[None])
+        text += TEXT.tokens[int(np.argmax(logits[len(seen) - 1]))]
+    return text
+
+
+@pytest.mark.parametrize("stateful", [True, False])
+def test_greedy_text_is_that_of_rerunning_the_context(stateful: bool):
+    model = model_of(TEXT, seed=3)
+    (text,) = generate(
+        model, TEXT, "abc ", Greedy(), jax.random.key(0), length=24, stateful=stateful
+    )
+    assert text == by_hand(model, "abc ", 24, stateful)
+
+
+def test_carrying_the_state_matters():
+    texts = {
+        generate(model_of(TEXT), TEXT, "abc ", Temperature(), jax.random.key(0), stateful=stateful)[
+            0
+        ]
+        for stateful in (True, False)
+    }
+    assert len(texts) == 2
+
+
+def test_samples_follow_the_seed_and_differ_among_themselves():
+    def texts(seed: int) -> list[str]:
+        key = jax.random.key(seed)
+        return generate(model_of(TEXT), TEXT, "a", Temperature(), key, num=4, length=30)
+
+    assert texts(0) == texts(0) != texts(1)
+    assert len(set(texts(0))) == 4
+    assert all(len(text) == 31 and text[0] == "a" for text in texts(0))
+
+
+def test_words_begin_unseen_and_end_at_the_end_token():
+    words = generate(model_of(WORDS), WORDS, "", Temperature(2.0), jax.random.key(0), num=50)
+    assert all("." not in word for word in words)
+    lengths = {len(word.replace("<PAD>", "#")) for word in words}
+    assert max(lengths) <= 20
+    assert min(lengths) < 10
+    begun = generate(model_of(WORDS), WORDS, "ba", Temperature(2.0), jax.random.key(0), num=5)
+    assert all(word.startswith("ba") for word in begun)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(prompt="abX"), "character 'X' at position 3"),
+        (dict(prompt=""), "prompt is empty"),
+        (dict(length=0), "length must be at least 1, got 0"),
+        (dict(num=0), "num must be at least 1, got 0"),
+        (dict(strategy=TopK(11)), "top-k must be at most 10.*got 11"),
+    ],
+)
+def test_generate_refuses(arguments: dict, message: str):
+    defaults = dict(prompt="a", strategy=Greedy(), length=3, num=1)
+    given = {**defaults, **arguments}
+    with pytest.raises(InputError, match=message):
+        generate(model_of(TEXT), TEXT, key=jax.random.key(0), **given)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_temperature_must_be_positive(temperature: float):
+    with pytest.raises(InputError, match="temperature must be above 0"):
+        Temperature(temperature)
+    with pytest.raises(InputError, match="temperature must be above 0"):
+        TopK(3, temperature)

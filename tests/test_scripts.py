@@ -1,0 +1,549 @@
+"""Tests of the command line: what each script writes and prints, and how it refuses bad input."""
+
+import contextlib
+import io
+import json
+import math
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import jax
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from astra_jax import fitting
+from astra_jax.errors import DivergedError
+from astra_jax.runs import Run
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+TINY = [
+    *("--hidden-dim", 8, "--embedding-dim", 4),
+    *("--epochs", 1, "--steps-per-epoch", 2, "--batch-size", 4, "--seq-len", 16),
+]
+WORDS = "\n".join(first + "ev" + last for first in "abcdefghij" for last in "aeiou")
+WARNING = "warning: the text is the project's built-in one, not a published corpus"
+
+
+class Result(NamedTuple):
+    """What a script left when it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def call(script: str, *arguments: object) -> Result:
+    """Runs a script in this process, as from a shell."""
+    out, err = io.StringIO(), io.StringIO()
+    path = str(SCRIPTS / script)
+    with (
+        mock.patch.object(sys, "argv", [path, *map(str, arguments)]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as end,
+    ):
+        runpy.run_path(path, run_name="__main__")
+    assert isinstance(end.value.code, int)
+    return Result(end.value.code, out.getvalue(), err.getvalue())
+
+
+def succeed(script: str, *arguments: object) -> str:
+    """Runs a script that has nothing to complain about, and returns its standard output."""
+    result = call(script, *arguments)
+    assert (result.code, result.err) == (0, "")
+    return result.out
+
+
+class Trained(NamedTuple):
+    """One tiny model of each study, in every form; only to be read."""
+
+    folder: Path
+    text: Path
+    words: Path
+    pth: Path
+    safetensors: Path
+    text_result: Result
+    words_result: Result
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compile_quickly() -> Iterator[None]:
+    # Most of these tests' time is XLA's; what it computes is tested elsewhere.
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "words.txt").write_text(WORDS)
+    text, words = folder / "text", folder / "words"
+    text_result = call("train.py", "--corpus", "builtin", *TINY, "--out", text)
+    names = ["--dataset", "names", "--corpus", folder / "words.txt"]
+    words_result = call("train.py", *names, *TINY, "--out", words)
+    pth, safetensors = folder / "tiny.pth", folder / "tiny.safetensors"
+    assert succeed("convert.py", text, pth) == f"Astra-custom: wrote {pth}\n"
+    assert succeed("convert.py", text, safetensors) == f"Astra-custom: wrote {safetensors}\n"
+    return Trained(folder, text, words, pth, safetensors, text_result, words_result)
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Returns every file's bytes, and None for a folder, by path."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def test_train_writes_a_whole_run_folder(trained: Trained) -> None:
+    folder = trained.text
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "checkpoints",
+        "config.json",
+        "loss.png",
+        "metrics.jsonl",
+        "samples.txt",
+        "vocabulary.json",
+    ]
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["2"]
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["corpus"]["origin"], config["corpus"]["is_published"]) == ("built-in", False)
+    assert (config["preset"]["name"], config["preset"]["model"]["hidden_dim"]) == ("custom", 8)
+    (metrics,) = Run.open(folder).metrics()
+    assert (metrics.epoch, metrics.step, metrics.learning_rate) == (1, 2, pytest.approx(3e-3))
+    for loss in (metrics.train_loss_nats, metrics.val_loss_nats, metrics.val_estimate_nats):
+        assert loss == pytest.approx(math.log(65), abs=0.5)  # Two steps from a uniform guess.
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    header, *sections = (folder / "samples.txt").read_text().split("\n\n## ")
+    assert header == "Astra-custom: 1,173 parameters, on built-in play (built-in), 65 classes"
+    texts = dict(section.rstrip("\n").split("\n\n", 1) for section in sections)
+    assert len(texts) == len(sections) == 6
+    assert sum("stateless" in title for title in texts) == 3
+    assert all(text.startswith("ROMEO: ") and len(text) == 207 for text in texts.values())
+
+
+def test_train_tells_its_progress_and_warns_first_and_last(trained: Trained) -> None:
+    code, out, err = trained.text_result
+    assert code == 0
+    first, epoch, done = out.splitlines()
+    assert first == (
+        "Astra-custom: 1,173 parameters, on built-in play (built-in), 65 classes, into "
+        f"{trained.text}"
+    )
+    assert re.fullmatch(r"epoch   1  train 4\.\d{4}  val .*  lr 3.00e-03  [\d,]+ chars/s", epoch)
+    (metrics,) = Run.open(trained.text).metrics()
+    assert done == (
+        f"done: validation loss {metrics.val_loss_nats:.4f} nats per character, all in "
+        f"{trained.text}"
+    )
+    warnings = err.splitlines()
+    assert len(warnings) == 2
+    assert all(line.startswith(WARNING) for line in warnings)
+
+
+def test_train_on_a_file_takes_its_vocabulary(trained: Trained) -> None:
+    run = Run.open(trained.words)
+    assert run.vocabulary.tokens == ("<PAD>", ".", *"abcdefghijouv")
+    assert run.corpus["path"] == str(trained.folder / "words.txt")
+    assert [metrics.step for metrics in run.metrics()] == [2]
+
+
+def test_train_on_few_characters_comes_to_its_end(trained: Trained) -> None:
+    assert (trained.words_result.code, trained.words_result.err) == (0, "")
+    samples = (trained.words / "samples.txt").read_text().split("\n\n## ")[1:]
+    assert [len(section.split("\n\n")[1].split("\n")) for section in samples] == [1, 20, 20] * 2
+    assert (trained.words / "loss.png").exists()
+
+
+def test_train_resumes_a_finished_run_to_the_same_end(trained: Trained, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.text, run)
+    before = contents(run)
+    (run / "samples.txt").unlink()
+    result = call("train.py", "--resume", run)
+    assert (result.code, len(result.err.splitlines())) == (0, 2)
+    after = contents(run)
+    assert {name for name in before if before[name] != after[name]} <= {"loss.png"}
+    assert result.out.splitlines()[-1].startswith("done: validation loss ")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "lines"),
+    [
+        (
+            KeyboardInterrupt(),
+            130,
+            ["go on with: python scripts/train.py --resume RUN", "interrupted"],
+        ),
+        (DivergedError("the loss is nan"), 3, ["error: the loss is nan"]),
+    ],
+)
+def test_train_that_ends_early_has_an_exit_code_of_its_own(
+    error: BaseException,
+    code: int,
+    lines: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fitting, "fit", mock.Mock(side_effect=error))
+    (tmp_path / "words.txt").write_text(WORDS)
+    run = tmp_path / "run"
+    names = ["--dataset", "names", "--corpus", tmp_path / "words.txt"]
+    result = call("train.py", *names, "--out", run)
+    assert (result.code, result.err.splitlines()) == (
+        code,
+        [line.replace("RUN", str(run)) for line in lines],
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "title", "total", "size", "rows"),
+    [
+        (["--model", "alpha"], "Astra-α on shakespeare", "86,913", "0.35 MB", 7),
+        (["--model", "large"], "names-γ on names", "4,155,420", "16.62 MB", 17),
+        (["--hidden-dim", "8"], "Astra-custom", "6,513", "0.03 MB", 7),
+    ],
+)
+def test_summary_lists_every_parameter_and_writes_nothing(
+    arguments: list[str],
+    title: str,
+    total: str,
+    size: str,
+    rows: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    out = succeed("train.py", "--summary", *arguments)
+    assert out.startswith(title)
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines()]
+    cells = [row for row in cells if row]
+    assert cells[-1] == ["total", "", "", total, size]
+    assert len(cells) == rows + 1
+    counts = [int(row[3].replace(",", "")) for row in cells[:-1]]
+    shapes = [math.prod(map(int, re.findall(r"\d+", row[2]))) for row in cells[:-1]]
+    assert counts == shapes
+    assert sum(counts) == int(total.replace(",", ""))
+    assert list(tmp_path.iterdir()) == []
+
+
+# Strategies, lengths and prompts mostly as in samples.txt: those programs are compiled already.
+
+
+def test_sample_prints_the_prompt_and_as_many_characters_as_asked_for(trained: Trained) -> None:
+    for strategy in (["--greedy"], ["--temperature", 0.8], ["--top-k", 20]):
+        out = succeed("sample.py", trained.text, "--prompt", "First\nC", *strategy)
+        assert out.startswith("First\nC")
+        assert out.endswith("\n")
+        assert len(out) == len("First\nC") + 200 + 1
+    short = succeed("sample.py", trained.text, "--length", 5)
+    assert short.startswith("ROMEO: ")
+    assert len(short) == len("ROMEO: ") + 5 + 1
+
+
+def test_sample_follows_from_its_seed(trained: Trained) -> None:
+    command = ["sample.py", trained.text, "--temperature", 0.8, "--seed"]
+    assert succeed(*command, 5) == succeed(*command, 5)
+    assert succeed(*command, 5) != succeed(*command, 6)
+
+
+def test_sample_prints_several_texts_between_separators(trained: Trained) -> None:
+    texts = succeed("sample.py", trained.text, "--num", 3).removesuffix("\n")
+    parts = texts.split("\n--------------------\n")
+    assert [len(text) for text in parts] == [207] * 3
+    assert len(set(parts)) == 3
+
+
+def test_sample_of_words_prints_one_a_line(trained: Trained) -> None:
+    def lines(*arguments: object) -> list[str]:
+        return succeed("sample.py", trained.words, *arguments).removesuffix("\n").split("\n")
+
+    # A model of two steps draws padding too; a word has at most 20 tokens, without the end.
+    word = r"(<PAD>|[a-jouv]){0,20}"
+    default, prompted = lines("--temperature", 0.8), lines("--num", 7, "--prompt", "be")
+    assert [len(default), len(prompted)] == [20, 7]
+    assert all(re.fullmatch(word, line) for line in default)
+    assert all(re.fullmatch(f"be{word}", line) for line in prompted)
+
+
+def test_sample_stateless_sees_the_last_character_only(trained: Trained) -> None:
+    command = ["sample.py", trained.text, "--temperature", 0.8, "--prompt"]
+    prompts = ["ZZZZZZ ", "KING I "]
+    stateless = [succeed(*command, prompt, "--stateless")[7:] for prompt in prompts]
+    stateful = [succeed(*command, prompt)[7:] for prompt in prompts]
+    assert stateless[0] == stateless[1]
+    assert stateful[0] != stateful[1]
+
+
+def test_convert_all_the_way_round_changes_no_bit(trained: Trained, tmp_path: Path) -> None:
+    run, safetensors = tmp_path / "run", tmp_path / "again.safetensors"
+    succeed("convert.py", trained.pth, run)
+    succeed("convert.py", run, safetensors)
+    first, last = load_file(trained.safetensors), load_file(safetensors)
+    assert {n: a.tobytes() for n, a in first.items()} == {n: a.tobytes() for n, a in last.items()}
+    assert len(first) == 14
+    sources = [trained.text, trained.pth, trained.safetensors, run, safetensors]
+    for strategy in (["--greedy"], ["--temperature", 0.8]):
+        assert len({succeed("sample.py", source, *strategy) for source in sources}) == 1
+
+
+def test_convert_numbers_the_notebooks_files(trained: Trained, tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "saved_models"
+    for number in (1, 2):
+        out = succeed("convert.py", trained.text, "--notebook-dir", folder)
+        assert out.splitlines() == [
+            f"Astra-custom: wrote {folder / f'Astra_custom_v{number}.pth'}",
+            f"Astra-custom: wrote {folder / 'Astra_custom_latest.pth'}",
+        ]
+    (folder / "Astra_custom_v2.pth").rename(folder / "Astra_custom_v9.pth")
+    (folder / "Astra_custom_beta_v30.pth").touch()  # Another model's.
+    succeed("convert.py", trained.text, "--notebook-dir", folder)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "Astra_custom_beta_v30.pth",
+        "Astra_custom_latest.pth",
+        "Astra_custom_v1.pth",
+        "Astra_custom_v10.pth",
+        "Astra_custom_v9.pth",
+    ]
+    newest = folder / "Astra_custom_v10.pth"
+    assert newest.read_bytes() == (folder / "Astra_custom_latest.pth").read_bytes()
+    checkpoint = torch.load(newest, weights_only=True)
+    assert list(checkpoint.pop("state_dict")) == list(trained_state(trained))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", checkpoint.pop("timestamp"))
+    assert checkpoint == dict(
+        model_class="MyGRUModel",
+        model_name="Astra-custom",
+        n_classes=65,
+        embd_dim=4,
+        hidden_dim=8,
+        dropout=0.1,
+        vocab_size=65,
+        num_layers=1,
+        version=10,
+    )
+
+
+def test_mislabelled_file_loads_only_by_its_shapes(trained: Trained, tmp_path: Path) -> None:
+    path = tmp_path / "Astra_alpha_v1.pth"
+    shutil.copy(trained.pth, path)
+    refused = call("sample.py", path)
+    assert refused.code == 2
+    assert re.fullmatch(
+        r"error: .*Astra_alpha_v1\.pth is mislabelled: its file name means Astra-α with "
+        r"embedding_dim 64, not 4, hidden_dim 128, not 8\. .* pass --trust-shapes\n",
+        refused.err,
+    )
+    loaded = succeed("sample.py", path, "--trust-shapes", "--greedy")
+    assert loaded == succeed("sample.py", trained.pth, "--greedy")
+
+
+def test_scripts_work_from_any_folder_and_print_the_text_alone(
+    trained: Trained, tmp_path: Path
+) -> None:
+    # In a process of its own, where nothing that a library writes to the terminal goes unseen.
+    command = [sys.executable, str(SCRIPTS / "sample.py"), "../run", "--greedy"]
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").symlink_to(trained.text)
+    done = subprocess.run(
+        command, cwd=tmp_path / "elsewhere", capture_output=True, text=True, check=False
+    )
+    expected = succeed("sample.py", trained.text, "--greedy")
+    assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
+
+
+FLAGS = {
+    "train.py": "--model --dataset --corpus --out --resume --epochs --steps-per-epoch --batch-size "
+    "--seq-len --learning-rate --embedding-dim --hidden-dim --num-layers --dropout --optimizer "
+    "--schedule --weight-decay --clip --seed --dtype --summary",
+    "sample.py": "--prompt --length --num --greedy --temperature --top-k --stateless --seed "
+    "--corpus",
+    "convert.py": "--notebook-dir --trust-shapes",
+}
+
+
+@pytest.mark.parametrize("script", FLAGS)
+def test_help_explains_every_flag_with_its_default(
+    script: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    text = re.sub(r"[│\s]+", " ", succeed(script, "--help"))
+    rows = re.split(r"\s(--[a-z-]+)\s", text)[1:]
+    described = dict(zip(rows[::2], rows[1::2], strict=True))
+    assert described.keys() >= set(FLAGS[script].split())
+    for flag, row in described.items():
+        assert flag == "--help" or re.search(r"\w.*\. \(default: .+\)", row), (flag, row)
+
+
+Damage = Callable[[dict[str, Any]], Any]
+
+
+def trained_state(trained: Trained) -> dict[str, torch.Tensor]:
+    return torch.load(trained.pth, weights_only=True)["state_dict"]
+
+
+HIDDEN, HEAD = "layers.0.grucell.Wzh.weight", "fc.linear_projection.weight"
+DAMAGES: dict[str, tuple[Damage, str]] = {
+    "missing": (lambda s: s.pop(HIDDEN), f"missing {HIDDEN}; not expected nothing"),
+    "extra": (
+        lambda s: s.update({"fc.more": torch.zeros(3)}),
+        "missing nothing; not expected fc.more",
+    ),
+    "transposed": (
+        lambda s: s.update({HEAD: s[HEAD].T.contiguous()}),
+        rf"{HEAD} has shape \(8, 65\), expected \(65, 8\) \(transposed\?\)",
+    ),
+    "nan": (lambda s: s[HIDDEN][1].fill_(math.nan), f"{HIDDEN} has 8 values that are NaN"),
+    "infinite": (lambda s: s[HEAD][0, 0].fill_(math.inf), f"{HEAD} has 1 values that are NaN or"),
+    "half": (lambda s: s.update({HEAD: s[HEAD].half()}), f"{HEAD} is float16, expected float32"),
+    "empty": (lambda s: s.clear(), "missing .* more"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_weights_are_refused(
+    trained: Trained, tmp_path: Path, damage: str, suffix: str
+) -> None:
+    change, message = DAMAGES[damage]
+    path = tmp_path / f"damaged{suffix}"
+    checkpoint = torch.load(trained.pth, weights_only=True)
+    change(checkpoint["state_dict"])
+    if suffix == ".pth":
+        torch.save(checkpoint, path)
+    else:
+        save_file({n: v.numpy() for n, v in checkpoint["state_dict"].items()}, path)
+    require_refusal(tmp_path, message, "sample.py", path)
+    require_refusal(tmp_path, message, "convert.py", path, tmp_path / "new_run")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_truncated_weights_are_refused(
+    trained: Trained, tmp_path: Path, suffix: str, share: float
+) -> None:
+    data = trained.pth.with_suffix(suffix).read_bytes()
+    path = tmp_path / f"cut{suffix}"
+    path.write_bytes(data[: int(len(data) * share)])
+    require_refusal(tmp_path, f"cut{suffix} is damaged or no ", "sample.py", path)
+
+
+def test_truncated_run_checkpoint_is_refused(trained: Trained, tmp_path: Path) -> None:
+    shutil.copytree(trained.text, tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints").rglob("d/*"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    require_refusal(
+        tmp_path,
+        "checkpoint 2 in .*run/checkpoints cannot be read .*remove its folder to go on",
+        "sample.py",
+        tmp_path / "run",
+    )
+
+
+def require_refusal(folder: Path, message: str, script: str, *arguments: object) -> None:
+    """Fails unless the script ends with one clear line, code 2, and nothing changed in a folder."""
+    before = contents(folder)
+    result = call(script, *arguments)
+    assert (result.code, result.out) == (2, "")
+    assert re.fullmatch(r"error: [^\n]+\n", result.err)
+    assert re.search(message, result.err), result.err
+    assert contents(folder) == before
+
+
+REFUSALS: list[tuple[str, str, str]] = [
+    # script, its arguments (RUN, WORDS and PTH stand for what is trained), what it says
+    ("train.py", "--model delta", "unknown model 'delta' for shakespeare: choose one of alpha"),
+    ("train.py", "--dataset poems", "unknown dataset 'poems': choose one of shakespeare, names"),
+    ("train.py", "--corpus empty.txt", "the corpus is empty: give a file with text"),
+    ("train.py", "--corpus short.txt", "too short: 40 characters .* smaller --seq-len"),
+    ("train.py", "--corpus latin.txt", "not UTF-8 text: byte 0xe9 at offset 3; convert"),
+    ("train.py", "--corpus missing.txt", "cannot read the corpus missing.txt: No such file"),
+    ("train.py", "--corpus .", "cannot read the corpus .: Is a directory"),
+    ("train.py", "--dataset names --corpus dot.txt", "word 2, 'mr.x', contains '.'"),
+    ("train.py", "--dataset names --corpus long.txt", "word 1, 'a{20}', has 20 .* --seq-len 20"),
+    ("train.py", "--dataset names --corpus word.txt", "1 words are too few to split"),
+    (
+        "train.py",
+        "--dataset names --corpus words.txt --steps-per-epoch 2",
+        "steps_per_epoch must be at most 1, .* got 2",
+    ),
+    ("train.py", "--corpus builtin --out RUN", "RUN already holds a run: .* --resume"),
+    ("train.py", "--corpus builtin --out full", "full is not empty: choose another folder"),
+    ("train.py", "--corpus builtin --out short.txt", "short.txt is a file; --out needs a folder"),
+    ("train.py", "--hidden-dim 0", "hidden_dim must be positive, got 0"),
+    ("train.py", "--dropout 1", "dropout must be at least 0 and below 1, got 1.0"),
+    ("train.py", "--learning-rate nan", "learning_rate must be a finite number, got nan"),
+    ("train.py", "--optimizer sgd", "optimizer must be one of adamw, adam, got 'sgd'"),
+    ("train.py", "--clip -1", "clip must be positive .* got -1.0"),
+    ("train.py", "--resume full", "full is not a run folder: it has no config.json"),
+    ("train.py", "--resume RUN --out x --epochs 3 --clip 0", "leave out --out, --epochs, --clip"),
+    ("train.py", "--resume RUN --corpus short.txt", "was begun on built-in play .* found short"),
+    ("sample.py", "RUN --top-k 66", "top-k must be at most 65, the size of the vocabulary, got 66"),
+    ("sample.py", "RUN --top-k 0", "top-k must be at least 1, got 0"),
+    ("sample.py", "RUN --temperature 0", "temperature must be above 0, got 0; .* --greedy"),
+    ("sample.py", "RUN --temperature -1", "temperature must be above 0, got -1"),
+    ("sample.py", "RUN --temperature nan", "temperature must be above 0, got nan"),
+    ("sample.py", "RUN --top-k 3 --temperature 0", "temperature must be above 0, got 0"),
+    ("sample.py", "RUN --greedy --top-k 3", "--greedy excludes --temperature and --top-k"),
+    ("sample.py", "RUN --prompt ROMÉO", r"character 'É' at position 4 \(line 1\) is not among"),
+    ("sample.py", "WORDS --prompt bex", r"character 'x' at position 3 \(line 1\) .* 15 tokens"),
+    ("sample.py", "WORDS --prompt be.", "the prompt 'be.' contains the end token: remove it"),
+    ("sample.py", "RUN --prompt=", "the prompt is empty: give at least one character"),
+    ("sample.py", "RUN --length 0", "length must be at least 1, got 0"),
+    ("sample.py", "RUN --num -2", "num must be at least 1, got -2"),
+    ("sample.py", "full", "full is not a run folder: it has no config.json"),
+    ("sample.py", "missing.pth", "there is no file missing.pth"),
+    ("sample.py", "missing", "missing is neither a run folder nor a file named .pth or .safe"),
+    ("sample.py", "short.txt", "short.txt is neither a run folder nor a file named .pth or"),
+    ("sample.py", "PTH --corpus short.txt", "65 classes, the vocabulary of short.txt has 2"),
+    ("convert.py", "RUN", "nothing to write: give a destination or --notebook-dir"),
+    ("convert.py", "RUN taken.pth", "taken.pth exists already: choose another name"),
+    ("convert.py", "RUN taken.safetensors", "taken.safetensors exists already: choose another"),
+    ("convert.py", "PTH WORDS", "WORDS already holds a run"),
+    ("convert.py", "PTH full", "full is not empty"),
+    ("convert.py", "RUN model.onnx.txt", "model.onnx.txt must end in .pth or .safetensors"),
+    ("convert.py", "RUN missing/a.pth", "cannot write missing/a.pth: No such file or directory"),
+    ("convert.py", "RUN --notebook-dir short.txt", "cannot write into short.txt: File exists"),
+]
+
+
+@pytest.mark.parametrize(("script", "arguments", "message"), REFUSALS, ids=lambda x: x[:40])
+def test_bad_input_gives_one_line_and_changes_nothing(
+    trained: Trained,
+    script: str,
+    arguments: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = {
+        "empty.txt": b" \n",
+        "short.txt": b"ab" * 20,
+        "latin.txt": "café".encode("latin-1"),
+        "dot.txt": b"anna\nmr.x\nbob",
+        "long.txt": b"a" * 20 + b"\nbob\nanna\neve\nzoe",
+        "word.txt": b"anna\n",
+        "words.txt": WORDS.encode(),
+        "taken.pth": b"precious",
+        "taken.safetensors": b"precious",
+        "full/thesis.txt": b"precious",
+    }
+    (tmp_path / "full").mkdir()
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    monkeypatch.chdir(tmp_path)
+    for name, path in dict(RUN=trained.text, WORDS=trained.words, PTH=trained.pth).items():
+        arguments = re.sub(rf"\b{name}\b", str(path), arguments)
+        message = re.sub(rf"\b{name}\b", str(path), message)
+    before = contents(trained.folder)
+    require_refusal(tmp_path, message, script, *arguments.split())
+    assert contents(trained.folder) == before
