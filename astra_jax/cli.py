@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Callable
-from typing import Annotated, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import tyro
 
 from astra_jax.errors import DivergedError, InputError
+from astra_jax.presets import describe_defaults
 
 EXIT_INPUT, EXIT_DIVERGED, EXIT_INTERRUPTED = 2, 3, 130
 
@@ -18,11 +19,9 @@ def default(hint: str) -> object:
     return tyro.conf.arg(help_behavior_hint=f"(default: {hint})")
 
 
-_OF_PRESET = default("the preset's")
-PresetInt = Annotated[int | None, _OF_PRESET]
-PresetFloat = Annotated[float | None, _OF_PRESET]
-PresetStr = Annotated[str | None, _OF_PRESET]
-PresetBool = Annotated[bool | None, _OF_PRESET]
+def of_preset(field: str) -> object:
+    """Returns what makes `--help` say what a field is in the presets."""
+    return default(describe_defaults(field))
 
 
 def run(main: Callable[[Arguments], None], arguments: type[Arguments], doc: str | None) -> NoReturn:

@@ -78,6 +78,18 @@ ALIASES = {"small": "alpha", "medium": "beta", "large": "gamma"}
 """Other names of the three names models."""
 
 
+def describe_defaults(field: str) -> str:
+    """Returns what a field is in alpha / beta / gamma, and in the names models if it differs."""
+    studies: dict[str, list[str]] = {}
+    for (dataset, _), preset in PRESETS.items():
+        value = getattr(getattr(preset, _OWNER[field]), field)
+        studies.setdefault(dataset, []).append("none" if value is None else str(value))
+    shakespeare, names = (
+        values[0] if len(set(values)) == 1 else " / ".join(values) for values in studies.values()
+    )
+    return shakespeare if shakespeare == names else f"{shakespeare}; names: {names}"
+
+
 def find_preset(model: str, dataset: str | None = None) -> Preset:
     """Returns a published preset.
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated
 
 from rich.console import Console
+from tyro.conf import FlagConversionOff
 
 from astra_jax import cli, experiments
-from astra_jax.cli import PresetBool, PresetFloat, PresetInt, PresetStr, default
+from astra_jax.cli import default, of_preset
 from astra_jax.errors import InputError
 from astra_jax.figures import draw_losses
 from astra_jax.fitting import fit
@@ -27,7 +28,7 @@ from astra_jax.summary import summarize
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Flags; what one leaves open, the preset decides."""
+    """Flags; defaults are those of alpha / beta / gamma."""
 
     model: str = "alpha"
     """alpha, beta or gamma; small, medium and large name the three names models."""
@@ -42,41 +43,41 @@ class Arguments:
     summary: bool = False
     """Print the model's modules, shapes and parameters, and train nothing."""
 
-    embedding_dim: PresetInt = None
+    embedding_dim: Annotated[int | None, of_preset("embedding_dim")] = None
     """E, width of a character's embedding."""
-    hidden_dim: PresetInt = None
+    hidden_dim: Annotated[int | None, of_preset("hidden_dim")] = None
     """H, width of every layer's state."""
-    num_layers: PresetInt = None
+    num_layers: Annotated[int | None, of_preset("num_layers")] = None
     """L, number of stacked GRU layers."""
-    dropout: PresetFloat = None
+    dropout: Annotated[float | None, of_preset("dropout")] = None
     """Share of the carried state zeroed at every training step, from 0 to below 1."""
-    layer_norm: PresetBool = None
+    layer_norm: Annotated[FlagConversionOff[bool] | None, of_preset("layer_norm")] = None
     """LayerNorm before the head, True or False."""
 
-    batch_size: PresetInt = None
+    batch_size: Annotated[int | None, of_preset("batch_size")] = None
     """B, windows or words in a batch."""
-    seq_len: PresetInt = None
+    seq_len: Annotated[int | None, of_preset("seq_len")] = None
     """T, characters in a window, or the length that words are padded to."""
-    train_fraction: PresetFloat = None
+    train_fraction: Annotated[float | None, of_preset("train_fraction")] = None
     """Share of the corpus that is trained on, between 0 and 1; the rest validates."""
 
-    epochs: PresetInt = None
+    epochs: Annotated[int | None, of_preset("epochs")] = None
     """Number of epochs."""
-    steps_per_epoch: PresetInt = None
-    """Optimiser steps in an epoch."""
-    optimizer: PresetStr = None
+    steps_per_epoch: Annotated[int | None, of_preset("steps_per_epoch")] = None
+    """Optimiser steps in an epoch; `none` takes every batch of the words once."""
+    optimizer: Annotated[str | None, of_preset("optimizer")] = None
     """adamw (decoupled decay) or adam (no decay)."""
-    learning_rate: PresetFloat = None
+    learning_rate: Annotated[float | None, of_preset("learning_rate")] = None
     """Learning rate of the first epoch."""
-    schedule: PresetStr = None
+    schedule: Annotated[str | None, of_preset("schedule")] = None
     """cosine (falls once an epoch, to 0) or constant."""
-    weight_decay: PresetFloat = None
+    weight_decay: Annotated[float | None, of_preset("weight_decay")] = None
     """Decoupled decay of every parameter, per unit of learning rate."""
-    clip: PresetFloat = None
+    clip: Annotated[float | None, of_preset("clip")] = None
     """Largest global norm of the gradient; 0 does not clip."""
-    seed: PresetInt = None
+    seed: Annotated[int | None, of_preset("seed")] = None
     """Fixes weights, split, batches, dropout and samples."""
-    dtype: PresetStr = None
+    dtype: Annotated[str | None, of_preset("dtype")] = None
     """float32, float64, or bfloat16 (products only; parameters stay float32)."""
 
     def overrides(self) -> dict[str, object]:

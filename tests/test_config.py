@@ -125,6 +125,11 @@ def test_from_dict_refuses_what_is_no_object(values: Any) -> None:
         ("optimizer", ["adam"], "one of adamw, adam"),
         ("schedule", None, "one of cosine, constant"),
         ("dtype", "float16", "one of float32, float64, bfloat16"),
+        pytest.param(
+            *("learning_rate", 10**400, "a finite number"),
+            marks=pytest.mark.xfail(strict=True, raises=OverflowError, reason="product bug"),
+            id="learning_rate-1e400-a finite number",
+        ),
     ],
 )
 def test_config_refuses_a_value_of_another_type(field: str, value: Any, expected: str) -> None:

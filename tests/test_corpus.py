@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import http.client
 import json
 import threading
 import time
@@ -236,6 +237,14 @@ def test_slow_download_is_given_up_for_the_builtin_text(
     assert load_corpus("shakespeare").origin == "built-in"
     assert time.monotonic() - started < 3  # The dripping reply alone would take 14 s.
     assert (server.requests, cached()) == (1, {})
+
+
+@pytest.mark.xfail(strict=True, raises=http.client.HTTPException, reason="product bug")
+def test_download_from_what_speaks_no_http_is_given_up_for_the_builtin_text(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Handler, "do_GET", lambda self: self.wfile.write(b"login first\r\n"))
+    assert load_corpus("shakespeare").origin == "built-in"
 
 
 def test_cache_folder_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

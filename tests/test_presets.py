@@ -9,7 +9,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astra_jax.config import ModelConfig, Preset
+from astra_jax.config import DatasetName, ModelConfig, Preset
 from astra_jax.errors import InputError
 from astra_jax.model import GRULanguageModel, parameters
 from astra_jax.presets import ALIASES, PRESETS, find_preset, override, same_shape
@@ -17,7 +17,7 @@ from astra_jax.presets import ALIASES, PRESETS, find_preset, override, same_shap
 ALPHA = PRESETS["shakespeare", "alpha"]
 
 # Section 3 of the specification, row by row as it stands there.
-COLUMNS = [
+COLUMNS: list[tuple[DatasetName, str]] = [
     ("shakespeare", "alpha"),
     ("shakespeare", "beta"),
     ("shakespeare", "gamma"),

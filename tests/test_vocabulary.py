@@ -77,6 +77,12 @@ def test_unknown_character_is_told_briefly_whatever_the_vocabulary() -> None:
     assert len(str(error.value)) < 300
 
 
+@pytest.mark.xfail(strict=True, raises=IndexError, reason="product bug")
+def test_character_is_unknown_to_a_vocabulary_of_special_tokens() -> None:
+    with pytest.raises(InputError, match="character 'a' at position 1 "):
+        Vocabulary(tokens=("<PAD>", "<END>"), start_id=0, end_id=1).encode("a")
+
+
 @pytest.mark.parametrize(
     ("dataset", "corpus"), [("shakespeare", builtin_corpus.play), ("names", builtin_corpus.names)]
 )
