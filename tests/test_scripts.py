@@ -297,9 +297,10 @@ def test_sample_of_words_prints_one_a_line(trained: Trained) -> None:
     assert all(re.fullmatch(f"be{word}", line) for line in prompted)
 
 
-def test_sample_stateless_sees_the_last_character_only(trained: Trained) -> None:
-    # So cold that the small differences which an untrained state makes decide a draw.
-    command = ["sample.py", trained.text, "--temperature", 0.02, "--length", 20, "--prompt"]
+def test_sample_stateless_sees_the_last_character_only(trained: Trained, tmp_path: Path) -> None:
+    strong = tmp_path / "strong.safetensors"  # An untrained state hardly shows in the logits.
+    save_file({name: 8 * array for name, array in load_file(trained.safetensors).items()}, strong)
+    command = ["sample.py", strong, "--temperature", 0.8, "--prompt"]
     prompts = ["ZZZZZZ ", "KING I "]
     stateless = [succeed(*command, prompt, "--stateless")[7:] for prompt in prompts]
     stateful = [succeed(*command, prompt)[7:] for prompt in prompts]
