@@ -17,7 +17,7 @@ train: .venv/.installed
 	$(BIN)/python scripts/train.py --model $(MODEL) $(DATASET_FLAG) $(ARGS)
 
 test: lint types
-	$(BIN)/python -m pytest --numprocesses 2 --quiet
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --quiet
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check --quiet .

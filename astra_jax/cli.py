@@ -1,5 +1,9 @@
 """What the scripts share: parsing a dataclass, one-line errors, exit codes."""
 
+import contextlib
+import io
+import os
+import re
 import sys
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
@@ -35,17 +39,33 @@ def run(main: Callable[[Arguments], None], arguments: type[Arguments], doc: str 
         arguments: a dataclass whose fields are the flags and whose docstrings are their help.
         doc: the script's description.
     """
-    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
-    parsed = tyro.cli(arguments, description=doc, config=config)
     try:
-        main(parsed)
+        main(_parse(arguments, doc))
+        sys.stdout.flush()
     except InputError as error:
         _fail(f"error: {error}", EXIT_INPUT)
     except DivergedError as error:
         _fail(f"error: {error}", EXIT_DIVERGED)
     except KeyboardInterrupt:
         _fail("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:  # Whoever read the output, `head` say, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0)
+
+
+def _parse(arguments: type[Arguments], doc: str | None) -> Arguments:
+    """Parses the command line; says what is wrong with it in one line, not in tyro's box."""
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(arguments, description=doc, config=config)
+    except SystemExit as end:
+        if end.code == 0:
+            raise
+    # The box has a rule between what is wrong and what may help.
+    wrong = re.split(r"\n│?\s*─{5,}", complaint.getvalue().strip().partition("\n")[2])[0]
+    _fail(f"error: {re.sub('[│╭╰╮╯]', ' ', wrong).strip()}; see --help", EXIT_INPUT)
 
 
 def note(message: str) -> None:

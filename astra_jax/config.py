@@ -1,7 +1,7 @@
 """What a run is made of, as validated, immutable values that go to JSON and back."""
 
 import dataclasses
-import math
+import sys
 import types
 import typing
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ ScheduleName = Literal["cosine", "constant"]
 DtypeName = Literal["float32", "float64", "bfloat16"]
 
 
-class _Config:
+class Record:
     """Type-checks the fields of a frozen dataclass and carries it to JSON and back."""
 
     __slots__ = ()
@@ -28,12 +28,12 @@ class _Config:
                 raise InputError(f"{field.name} must be {_name(hints[field.name])}, got {value!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as a JSON-ready dictionary."""
+        """Returns the fields as a JSON-ready dictionary, nested like they are."""
         return dataclasses.asdict(self)  # pyright: ignore[reportArgumentType]
 
     @classmethod
     def from_dict(cls, values: Any) -> Self:
-        """Builds the configuration from what `to_dict` returned.
+        """Builds the record from what `to_dict` returned.
 
         Raises:
             InputError: a field is missing, unknown or of the wrong type.
@@ -60,7 +60,7 @@ def _conforms(value: Any, hint: Any) -> bool:
     if hint in (int, float) and isinstance(value, bool):
         return False
     if hint is float:
-        return isinstance(value, int | float) and math.isfinite(value)
+        return isinstance(value, int | float) and abs(value) <= sys.float_info.max
     return isinstance(value, hint)
 
 
@@ -75,7 +75,7 @@ def _name(hint: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig(_Config):
+class ModelConfig(Record):
     """The shape of a model.
 
     Attributes:
@@ -95,7 +95,7 @@ class ModelConfig(_Config):
     layer_norm: bool
 
     def __post_init__(self) -> None:
-        _Config.__post_init__(self)
+        Record.__post_init__(self)
         for field in ("vocab_size", "embedding_dim", "hidden_dim", "num_layers"):
             self._require(field, getattr(self, field) > 0, "positive")
         self._require("dropout", 0.0 <= self.dropout < 1.0, "at least 0 and below 1")
@@ -111,7 +111,7 @@ class ModelConfig(_Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataConfig(_Config):
+class DataConfig(Record):
     """What a batch is.
 
     Attributes:
@@ -127,14 +127,14 @@ class DataConfig(_Config):
     train_fraction: float
 
     def __post_init__(self) -> None:
-        _Config.__post_init__(self)
+        Record.__post_init__(self)
         self._require("batch_size", self.batch_size > 0, "positive")
         self._require("seq_len", self.seq_len > 0, "positive")
         self._require("train_fraction", 0 < self.train_fraction < 1, "between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig(_Config):
+class TrainConfig(Record):
     """How a model is trained.
 
     Attributes:
@@ -160,7 +160,7 @@ class TrainConfig(_Config):
     dtype: DtypeName
 
     def __post_init__(self) -> None:
-        _Config.__post_init__(self)
+        Record.__post_init__(self)
         self._require("epochs", self.epochs > 0, "positive")
         self._require("learning_rate", self.learning_rate >= 0, "at least 0")
         self._require("weight_decay", self.weight_decay >= 0, "at least 0")
@@ -177,7 +177,7 @@ class TrainConfig(_Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Preset(_Config):
+class Preset(Record):
     """A named model with the data and the recipe that it is trained on.
 
     Attributes:
@@ -198,7 +198,7 @@ class Preset(_Config):
 
     @classmethod
     def from_dict(cls, values: Any) -> Self:
-        """Builds the preset from nested dictionaries; raises `InputError` as `_Config` does."""
+        """Builds the preset from nested dictionaries; raises `InputError` as `Record` does."""
         parts = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig}
         if isinstance(values, dict):
             values = {

@@ -1,20 +1,20 @@
 """Where text comes from: a named file, a data folder, the cache, a download, or the project."""
 
 import hashlib
+import http.client
 import os
 import time
-import urllib.error
 import urllib.request
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Self
 
 from astra_jax import builtin_corpus
 from astra_jax.atomic import write_bytes
-from astra_jax.config import DatasetName
+from astra_jax.config import DatasetName, Record
 from astra_jax.errors import InputError
 
-Origin = Literal["file", "data folder", "cache", "download", "built-in"]
+Origin = Literal["file", "data folder", "cache", "download", "built-in", "imported"]
 
 DOWNLOAD_SECONDS = 15.0
 BUILTIN = "builtin"
@@ -50,34 +50,42 @@ PUBLISHED: dict[DatasetName, Published] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Corpus:
-    """A text and where it came from.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorpusRecord(Record):
+    """What a run knows of its corpus.
 
     Attributes:
-        text: the whole text; for names, one word a line.
         name: what a person would call it, for captions and tables.
-        origin: how it was found.
+        origin: how it was found; `imported` where only a model's weights are known.
         path: the absolute path of a file that was asked for by name, else None.
-        sha256: of its UTF-8 bytes.
+        sha256: of its UTF-8 bytes; None where it is not known.
+        characters: its length; None where it is not known.
     """
 
-    text: str
     name: str
     origin: Origin
     path: str | None
-    sha256: str
+    sha256: str | None
+    characters: int | None
+
+    @classmethod
+    def unknown(cls, weights: str) -> Self:
+        """Returns what is known of the corpus behind a file of weights: nothing."""
+        name = f"an unknown text, weights from {weights}"
+        return cls(name=name, origin="imported", path=None, sha256=None, characters=None)
 
     @property
     def is_published(self) -> bool:
         """Whether this is, to the byte, a corpus of the studies."""
         return self.sha256 in {published.sha256 for published in PUBLISHED.values()}
 
-    def record(self) -> dict[str, Any]:
-        """Returns all but the text, for a run's config.json."""
-        fields = asdict(self)
-        del fields["text"]
-        return fields | {"characters": len(self.text), "is_published": self.is_published}
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """A text and where it came from; for names, one word a line."""
+
+    text: str
+    record: CorpusRecord
 
 
 def load_corpus(dataset: DatasetName, source: str | None = None) -> Corpus:
@@ -129,13 +137,14 @@ def _builtin(dataset: DatasetName) -> Corpus:
 def _corpus(text: str, name: str, origin: Origin, path: str | None) -> Corpus:
     digest = hashlib.sha256(text.encode()).hexdigest()
     name = {entry.sha256: entry.title for entry in PUBLISHED.values()}.get(digest, name)
-    return Corpus(text=text, name=name, origin=origin, path=path, sha256=digest)
+    record = CorpusRecord(name=name, origin=origin, path=path, sha256=digest, characters=len(text))
+    return Corpus(text=text, record=record)
 
 
 def _read(path: Path, name: str, origin: Origin) -> Corpus:
     try:
         data = path.read_bytes()
-        text = data.decode()
+        text = data.decode("utf-8-sig")  # A byte order mark is not part of the text.
     except OSError as error:
         raise InputError(
             f"cannot read the corpus {path}: {error.strerror}; "
@@ -163,7 +172,7 @@ def _download(published: Published) -> Corpus | None:
     """Returns the corpus from its public address, kept in the cache; None where out of reach."""
     try:
         data = _fetch(published.url, published.size)
-    except (OSError, urllib.error.URLError):
+    except (OSError, http.client.HTTPException):
         return None
     _verify(data, published, published.url)
     path = cache_folder() / published.file_name
@@ -184,4 +193,6 @@ def _fetch(url: str, size: int) -> bytes:
             data += chunk
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{url} took longer than {DOWNLOAD_SECONDS:.0f} s")
+        if len(data) <= size and response.length:
+            raise ConnectionError(f"{url} broke off after {len(data)} bytes")
     return bytes(data[: size + 1])

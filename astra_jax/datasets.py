@@ -185,7 +185,8 @@ def corpus_vocabulary(text: str, dataset: DatasetName) -> Vocabulary:
 
 
 def _words(text: str) -> list[str]:
-    return [word for line in text.splitlines() if (word := line.strip())]
+    # Not splitlines(), which also parts words at form feeds and Unicode's separators.
+    return [word for line in text.split("\n") if (word := line.strip())]
 
 
 def _split_text(text: str, config: DataConfig, key: Key[Array, ""]) -> Split:

@@ -38,7 +38,7 @@ def begin(preset: Preset, corpus_source: str | None, folder: Path | None) -> tup
     split = split_corpus(corpus.text, preset.data, Keys.from_seed(preset.train.seed).split)
     preset = override(preset, vocab_size=len(split.vocabulary))
     steps_in_epoch(preset, split.train)
-    return Run.create(folder, preset, split.vocabulary, corpus.record()), split
+    return Run.create(folder, preset, split.vocabulary, corpus.record), split
 
 
 def resume(folder: Path, corpus_source: str | None = None) -> tuple[Run, Split]:
@@ -52,23 +52,23 @@ def resume(folder: Path, corpus_source: str | None = None) -> tuple[Run, Split]:
         InputError: the folder is no run, or the corpus is not the one it began with.
     """
     run = Run.open(folder)
-    source = corpus_source or run.corpus.get("path")
-    if source is None and run.corpus.get("origin") == "built-in":
-        source = BUILTIN
+    known = run.corpus
+    source = corpus_source or (BUILTIN if known.origin == "built-in" else known.path)
     corpus = load_corpus(run.preset.data.dataset, source)
-    recorded = run.corpus.get("sha256")  # None where the weights came from a file.
-    if recorded not in (None, corpus.sha256):
+    found = corpus.record
+    if known.sha256 not in (None, found.sha256):
         raise InputError(
-            f"{folder} was begun on {run.corpus.get('name')} (sha256 {recorded[:12]}…), found "
-            f"{corpus.name} ({corpus.sha256[:12]}…): give the former by --corpus"
+            f"{folder} was begun on {known.name} (sha256 {known.sha256[:12]}…), found {found.name} "
+            f"({str(found.sha256)[:12]}…): give the former by --corpus"
         )
     split = split_corpus(corpus.text, run.preset.data, Keys.from_seed(run.preset.train.seed).split)
     if split.vocabulary != run.vocabulary:
         raise InputError(
-            f"{corpus.name} has other characters than {folder} was begun with: "
+            f"{found.name} has other characters than {folder} was begun with: "
             f"{split.vocabulary.describe()}, expected {run.vocabulary.describe()}"
         )
-    return run, split
+    # A run made of imported weights has now found the text that it goes on with.
+    return run if known.sha256 else run.with_corpus(found), split
 
 
 def restore_model(run: Run) -> GRULanguageModel:
@@ -79,6 +79,8 @@ def restore_model(run: Run) -> GRULanguageModel:
     """
     # The update rule's state has the same structure whatever the length of an epoch.
     trainer = Trainer(run.preset, steps_per_epoch=1)
+    if not run.checkpoints.is_dir():  # Opening it would make it.
+        raise InputError(f"{run.checkpoints} holds no checkpoint: train first")
     with arithmetic(run.preset.train.dtype), Checkpoints(run.checkpoints) as checkpoints:
         state = checkpoints.restore(jax.eval_shape(trainer.init, jax.random.key(0)))
         return nnx.merge(trainer.graph, state.params)

@@ -71,6 +71,6 @@ def _draw_published(axes: Axes, preset: Preset) -> None:
 def _caption(run: Run) -> str:
     model = run.preset.model
     return (
-        f"{run.preset.title}, {model.num_parameters:,} parameters, on {run.corpus['name']}"
-        f" ({run.corpus['origin']}), seed {run.preset.train.seed}"
+        f"{run.preset.title}, {model.num_parameters:,} parameters, on {run.corpus.name}"
+        f" ({run.corpus.origin}), seed {run.preset.train.seed}"
     )

@@ -61,9 +61,10 @@ def fit(run: Run, split: Split, progress: Progress) -> None:
     """
     with arithmetic(run.preset.train.dtype), Checkpoints(run.checkpoints) as checkpoints:
         loop = _Loop(run.preset, split, progress)
-        state = loop.trainer.init(loop.keys.init)
-        if checkpoints.latest_step is not None:
-            state = checkpoints.restore(jax.eval_shape(lambda: state))
+        if checkpoints.latest_step is None:
+            state = loop.trainer.init(loop.keys.init)
+        else:
+            state = checkpoints.restore(jax.eval_shape(loop.trainer.init, loop.keys.init))
         done = int(state.step) // loop.steps
         metrics = run.metrics()[:done]
         if len(metrics) < done:

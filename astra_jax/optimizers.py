@@ -86,7 +86,7 @@ def scale_by_adam() -> optax.GradientTransformation:
         nu = jax.tree.map(lambda v, g: BETA_2 * v + (1 - BETA_2) * g**2, state.nu, updates)
 
         def direction(m, v):
-            steps = count.astype(m.dtype)
+            steps = jnp.asarray(count, m.dtype)
             mean = m / -jnp.expm1(steps * math.log(BETA_1))
             return mean / (jnp.sqrt(v / -jnp.expm1(steps * math.log(BETA_2))) + EPSILON)
 

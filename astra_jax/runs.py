@@ -11,24 +11,28 @@ loss.png          its loss curve
 import dataclasses
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from astra_jax.atomic import write_text
-from astra_jax.config import Preset
+from astra_jax.config import Preset, Record
+from astra_jax.corpus import CorpusRecord
 from astra_jax.environment import describe_environment
 from astra_jax.errors import InputError
 from astra_jax.presets import PRESETS, override
 from astra_jax.vocabulary import Vocabulary
+
+Parsed = TypeVar("Parsed")
 
 FORMAT = 1
 CONFIG, VOCABULARY, METRICS = "config.json", "vocabulary.json", "metrics.jsonl"
 SAMPLES, LOSS_FIGURE = "samples.txt", "loss.png"
 
 
-@dataclass(frozen=True, kw_only=True)
-class EpochMetrics:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochMetrics(Record):
     """One line of metrics.jsonl.
 
     Attributes:
@@ -65,19 +69,19 @@ class Run:
         folder: where it is.
         preset: what is trained, and how.
         vocabulary: the characters of its corpus.
-        corpus: `Corpus.record()` of the text it is trained on.
+        corpus: the text that it is trained on.
         environment: versions and machine that began it.
     """
 
     folder: Path
     preset: Preset
     vocabulary: Vocabulary
-    corpus: dict[str, Any]
+    corpus: CorpusRecord
     environment: dict[str, Any]
 
     @classmethod
     def create(
-        cls, folder: Path | None, preset: Preset, vocabulary: Vocabulary, corpus: dict[str, Any]
+        cls, folder: Path | None, preset: Preset, vocabulary: Vocabulary, corpus: CorpusRecord
     ) -> Self:
         """Makes a new run folder.
 
@@ -85,7 +89,7 @@ class Run:
             folder: where; None is the next free `runs/<dataset>-<model>-<number>`.
             preset: what is to be trained.
             vocabulary: of its corpus.
-            corpus: the corpus's record.
+            corpus: what it is.
 
         Raises:
             InputError: the folder cannot be made, or holds something already.
@@ -97,14 +101,11 @@ class Run:
             corpus=corpus,
             environment=describe_environment(),
         )
-        config = {
-            "format": FORMAT,
-            "preset": preset.to_dict(),
-            "corpus": corpus,
-            "environment": run.environment,
-        }
-        write_text(run.folder / VOCABULARY, _json(vocabulary.to_dict()))
-        write_text(run.folder / CONFIG, _json(config))
+        try:
+            write_text(run.folder / VOCABULARY, _json(vocabulary.to_dict()))
+            run._write_config()
+        except OSError as error:
+            raise InputError(f"cannot write into {run.folder}: {error.strerror}") from error
         return run
 
     @classmethod
@@ -124,8 +125,9 @@ class Run:
             raise InputError(
                 f"{folder / CONFIG} is not of format {FORMAT}, which this version reads"
             )
-        vocabulary = Vocabulary.from_dict(_read_json(folder / VOCABULARY))
-        preset = Preset.from_dict(config.get("preset"))
+        tokens = folder / VOCABULARY
+        vocabulary = _parse(tokens, Vocabulary.from_dict, _read_json(tokens))
+        preset = _parse(folder / CONFIG, Preset.from_dict, config.get("preset"))
         if len(vocabulary) != preset.model.vocab_size:
             raise InputError(
                 f"{folder}: {VOCABULARY} has {len(vocabulary)} tokens, {CONFIG} says "
@@ -135,9 +137,24 @@ class Run:
             folder=folder,
             preset=preset,
             vocabulary=vocabulary,
-            corpus=config.get("corpus", {}),
+            corpus=_parse(folder / CONFIG, CorpusRecord.from_dict, config.get("corpus")),
             environment=config.get("environment", {}),
         )
+
+    def with_corpus(self, corpus: CorpusRecord) -> Self:
+        """Returns the run with what has become known of its corpus, and writes it down."""
+        run = dataclasses.replace(self, corpus=corpus)
+        run._write_config()
+        return run
+
+    def _write_config(self) -> None:
+        config = {
+            "format": FORMAT,
+            "preset": self.preset.to_dict(),
+            "corpus": self.corpus.to_dict(),
+            "environment": self.environment,
+        }
+        write_text(self.folder / CONFIG, _json(config))
 
     @property
     def checkpoints(self) -> Path:
@@ -148,21 +165,21 @@ class Run:
     def is_published_setup(self) -> bool:
         """Whether model, recipe and corpus are the studies' own; the seed may be another."""
         published = PRESETS.get((self.preset.data.dataset, self.preset.name))
-        if published is None or not self.corpus.get("is_published"):
+        if published is None or not self.corpus.is_published:
             return False
         return override(published, seed=self.preset.train.seed) == self.preset
 
     @property
     def uses_builtin_text(self) -> bool:
         """Whether the project's own text was trained on."""
-        return self.corpus.get("origin") == "built-in"
+        return self.corpus.origin == "built-in"
 
     def describe(self) -> str:
         """Returns in one line what is trained on what."""
         model = self.preset.model
         return (
-            f"{self.preset.title}: {model.num_parameters:,} parameters, on {self.corpus['name']} "
-            f"({self.corpus['origin']}), {len(self.vocabulary)} classes"
+            f"{self.preset.title}: {model.num_parameters:,} parameters, on {self.corpus.name} "
+            f"({self.corpus.origin}), {len(self.vocabulary)} classes"
         )
 
     def metrics(self) -> list[EpochMetrics]:
@@ -172,15 +189,15 @@ class Run:
             InputError: a line is damaged.
         """
         path = self.folder / METRICS
-        lines = path.read_text().splitlines() if path.exists() else []
         try:
-            return [EpochMetrics(**json.loads(line)) for line in lines]
-        except (ValueError, TypeError) as error:
+            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            return [EpochMetrics.from_dict(json.loads(line)) for line in lines]
+        except ValueError as error:
             raise InputError(f"{path} is damaged: {error}") from error
 
     def write_metrics(self, metrics: list[EpochMetrics]) -> None:
         """Writes all epochs' lines anew, in one piece."""
-        lines = (json.dumps(dataclasses.asdict(epoch), allow_nan=False) for epoch in metrics)
+        lines = (json.dumps(epoch.to_dict()) for epoch in metrics)
         write_text(self.folder / METRICS, "".join(f"{line}\n" for line in lines))
 
 
@@ -205,6 +222,14 @@ def _claim(folder: Path | None, stem: str) -> Path:
             raise InputError(f"{candidate} is not empty: choose another folder for --out")
         return candidate
     raise AssertionError("itertools.count never ends")
+
+
+def _parse(path: Path, parse: Callable[[Any], Parsed], value: Any) -> Parsed:
+    """Lets a complaint about a value name the file that it came from."""
+    try:
+        return parse(value)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _json(value: Any) -> str:

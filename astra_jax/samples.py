@@ -11,11 +11,6 @@ from astra_jax.vocabulary import Vocabulary
 PROMPT = "ROMEO: "
 """What the published samples begin with."""
 
-_STRATEGIES: dict[str, Strategy] = {
-    "greedy": Greedy(),
-    "temperature 0.8": Temperature(0.8),
-    "top-k 20, temperature 1.0": TopK(20),
-}
 _MODES = {
     "state carried from character to character": True,
     "stateless: the network sees one character, as in the Shakespeare notebook": False,
@@ -28,16 +23,22 @@ def write_samples(run: Run) -> None:
     key = Keys.from_seed(run.preset.train.seed).samples
     words = vocabulary.end_id is not None
     prompt = default_prompt(vocabulary)
-    sections = [f"{run.describe()}\n\n"]
+    k = min(20, len(vocabulary))
+    strategies: dict[str, Strategy] = {
+        "greedy": Greedy(),
+        "temperature 0.8": Temperature(0.8),
+        f"top-k {k}, temperature 1.0": TopK(k),
+    }
+    sections = [f"{run.describe()}\n"]
     for mode, stateful in _MODES.items():
-        for name, strategy in _STRATEGIES.items():
+        for name, strategy in strategies.items():
             num = 20 if words and strategy != Greedy() else 1
             with arithmetic(run.preset.train.dtype):
                 texts = generate(
                     model, vocabulary, prompt, strategy, key, num=num, stateful=stateful
                 )
-            sections.append(f"## {name}, {mode}\n\n" + "\n".join(texts) + "\n\n")
-    write_text(run.folder / SAMPLES, "".join(sections).rstrip() + "\n")
+            sections.append("\n".join([f"## {name}, {mode}\n", *texts, ""]))
+    write_text(run.folder / SAMPLES, "\n".join(sections))
 
 
 def default_prompt(vocabulary: Vocabulary) -> str:

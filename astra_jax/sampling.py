@@ -115,6 +115,17 @@ def continue_ids(
     return ids.T
 
 
+def sample_key(seed: int) -> Key[Array, ""]:
+    """Returns the key that decides the draws of a seed.
+
+    Raises:
+        InputError: the seed is not in [0, 2**32).
+    """
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed must be at least 0 and below 2**32, got {seed}")
+    return jax.random.key(seed)
+
+
 def generate(
     model: GRULanguageModel,
     vocabulary: Vocabulary,

@@ -5,17 +5,17 @@ from flax import nnx
 from rich.table import Table
 
 from astra_jax.config import Preset
-from astra_jax.model import GRULanguageModel
+from astra_jax.model import GRULanguageModel, arithmetic, parameters
 
 
 def summarize(preset: Preset) -> Table:
     """Returns one row per parameter, then the total, and its size in MB (10^6 bytes)."""
     model = preset.model
-    params = jax.eval_shape(
-        lambda: nnx.state(
-            GRULanguageModel(model, dtype=preset.train.dtype, rngs=nnx.Rngs(params=0))
+    dtype = preset.train.dtype
+    with arithmetic(dtype):
+        params = jax.eval_shape(
+            lambda: parameters(GRULanguageModel(model, dtype=dtype, rngs=nnx.Rngs(params=0)))
         )
-    )
     table = Table(title=f"{preset.title} on {preset.data.dataset}", title_justify="left")
     for header in ("module", "parameter", "shape"):
         table.add_column(header)

@@ -14,6 +14,8 @@ from astra_jax.errors import InputError
 PADDING, END = "<PAD>", "."
 """The special tokens of words."""
 
+_NO_CODE_POINT = 0x110000  # One past the last that Unicode has.
+
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
@@ -54,6 +56,7 @@ class Vocabulary:
     def _code_points(self) -> tuple[Int[np.ndarray, " C"], Int[np.ndarray, " C"]]:
         """Code points of the single-character tokens, ascending, and their ids."""
         pairs = sorted((ord(t), i) for i, t in enumerate(self.tokens) if len(t) == 1)
+        pairs.append((_NO_CODE_POINT, -1))
         return np.array([p for p, _ in pairs]), np.array([i for _, i in pairs], np.int32)
 
     def encode(self, text: str) -> Int[np.ndarray, " N"]:
@@ -64,7 +67,7 @@ class Vocabulary:
         """
         points, ids = self._code_points
         wanted = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-        places = np.minimum(np.searchsorted(points, wanted), len(points) - 1)
+        places = np.searchsorted(points, wanted).clip(max=len(points) - 1)
         unknown = np.flatnonzero(points[places] != wanted)
         if unknown.size:
             place = int(unknown[0])

@@ -10,7 +10,7 @@ from typing import Any
 
 from astra_jax.atomic import replacing
 from astra_jax.config import DatasetName, ModelConfig, Preset
-from astra_jax.corpus import load_corpus
+from astra_jax.corpus import CorpusRecord, load_corpus
 from astra_jax.datasets import corpus_vocabulary
 from astra_jax.errors import InputError
 from astra_jax.experiments import import_model, restore_model
@@ -46,13 +46,13 @@ class TrainedModel:
         arrays: its weights by their torch names.
         preset: its shape, and the recipe of the preset that it is or comes from.
         vocabulary: its characters.
-        corpus: what is known of the text that it was trained on, as `Corpus.record` has it.
+        corpus: what is known of the text that it was trained on.
     """
 
     arrays: Arrays
     preset: Preset
     vocabulary: Vocabulary
-    corpus: dict[str, Any]
+    corpus: CorpusRecord
 
     @property
     def layout(self) -> Layout:
@@ -77,6 +77,8 @@ def read(source: Path, *, corpus: str | None = None, trust_shapes: bool = False)
         InputError: the source cannot be read, is damaged, or its labels contradict its arrays.
     """
     if source.is_dir():
+        if corpus is not None:
+            raise InputError(f"{source} has a vocabulary of its own: leave out --corpus")
         return _from_run(Run.open(source))
     reader = READERS.get(source.suffix)
     if reader is None:
@@ -180,7 +182,7 @@ def _safetensors_file(trained: TrainedModel) -> WeightFile:
     metadata = {
         "preset": trained.preset.to_dict(),
         "vocabulary": trained.vocabulary.to_dict(),
-        "corpus": trained.corpus,
+        "corpus": trained.corpus.to_dict(),
     }
     return WeightFile(trained.arrays, metadata)
 
@@ -212,16 +214,12 @@ def _from_file(
             f"{corpus or 'its study'} has {len(vocabulary)}: pass --corpus FILE with the text "
             "that it was trained on"
         )
-    record = weights.metadata.get("corpus", _unknown_corpus(source.name))
+    record = CorpusRecord.unknown(source.name)
+    if "corpus" in weights.metadata:
+        record = CorpusRecord.from_dict(weights.metadata["corpus"])
     # A file may keep its arrays in an order of its own.
     arrays = {entry.name: weights.arrays[entry.name] for entry in entries(layout)}
     return TrainedModel(arrays=arrays, preset=preset, vocabulary=vocabulary, corpus=record)
-
-
-def _unknown_corpus(file_name: str) -> dict[str, Any]:
-    unknown = dict.fromkeys(("path", "sha256", "characters"))
-    name = f"an unknown text, weights from {file_name}"
-    return {"name": name, "origin": "imported", **unknown, "is_published": False}
 
 
 def _preset_of(weights: WeightFile, layout: Layout, model: ModelConfig) -> Preset:

@@ -31,11 +31,7 @@ def read_pth(path: Path) -> WeightFile:
     Raises:
         InputError: the file cannot be read, is no such checkpoint, or would run code.
     """
-    import torch  # Slow to import, and a .safetensors file needs no torch.
-
-    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
-    if version < OLDEST_SAFE_TORCH:
-        raise InputError(f"torch {torch.__version__} cannot read files safely: install torch>=2.10")
+    torch = _import_torch()
     _require_file(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -44,15 +40,7 @@ def read_pth(path: Path) -> WeightFile:
             f"{path} is not a weight file, or holds code, which is never run: "
             f"{str(error).splitlines()[0]}"
         ) from error
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except Exception as error:  # The unpickler raises whatever a damaged stream leads it to.
         raise InputError(f"{path} is damaged or no torch file: {_first_line(error)}") from error
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not all(
@@ -63,6 +51,9 @@ def read_pth(path: Path) -> WeightFile:
             "'state_dict' of tensors"
         )
     metadata = {name: value for name, value in checkpoint.items() if name != "state_dict"}
+    for name, value in metadata.items():
+        if not isinstance(name, str) or not isinstance(value, str | int | float):
+            raise InputError(f"{path}: {name} must be text or a number, got {type(value).__name__}")
     return WeightFile({name: _to_numpy(name, value) for name, value in state.items()}, metadata)
 
 
@@ -72,8 +63,7 @@ def write_pth(path: Path, weights: WeightFile, *, overwrite: bool = False) -> No
     Raises:
         FileExistsError: the file exists and `overwrite` is false.
     """
-    import torch
-
+    torch = _import_torch()
     state = {name: torch.from_numpy(array.copy()) for name, array in weights.arrays.items()}
     with replacing(path, overwrite=overwrite) as temporary:
         torch.save({"state_dict": state, **weights.metadata}, temporary)
@@ -89,12 +79,14 @@ def read_safetensors(path: Path) -> WeightFile:
     try:
         with safe_open(path, framework="np") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-        return WeightFile(arrays, json.loads(metadata["astra"]) if "astra" in metadata else {})
+            metadata = json.loads((file.metadata() or {}).get("astra", "{}"))
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise InputError(
             f"{path} is damaged or no safetensors file: {_first_line(error)}"
         ) from error
+    if not isinstance(metadata, dict):
+        raise InputError(f"{path} is damaged: its metadata must be an object, got {metadata!r}")
+    return WeightFile(arrays, metadata)
 
 
 def write_safetensors(path: Path, weights: WeightFile, *, overwrite: bool = False) -> None:
@@ -106,6 +98,18 @@ def write_safetensors(path: Path, weights: WeightFile, *, overwrite: bool = Fals
     text = json.dumps(weights.metadata, ensure_ascii=False)
     with replacing(path, overwrite=overwrite) as temporary:
         save_file(weights.arrays, temporary, metadata={"astra": text})
+
+
+def _import_torch() -> Any:
+    """Returns the module: it is slow to import, and .safetensors files do without it."""
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError("a .pth file needs PyTorch: pip install 'torch>=2.10'") from error
+    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    if version < OLDEST_SAFE_TORCH:
+        raise InputError(f"torch {torch.__version__} is not safe with .pth files: install 2.10")
+    return torch
 
 
 def _require_file(path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from astra_jax.corpus import CorpusRecord
 from astra_jax.errors import InputError
 from astra_jax.model import parameters
 from astra_jax.presets import PRESETS, override
@@ -27,7 +28,7 @@ def trained(dataset: Any, name: str, **fields: Any) -> TrainedModel:
         arrays=random_case(preset).arrays,
         preset=preset,
         vocabulary=published_vocabulary(dataset),
-        corpus={"name": "none", "origin": "imported", "sha256": None, "is_published": False},
+        corpus=CorpusRecord.unknown("a test"),
     )
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import jax
 from tyro.conf import Positional
 
 from astra_jax import cli
@@ -19,7 +18,7 @@ from astra_jax.cli import default
 from astra_jax.errors import InputError
 from astra_jax.model import arithmetic
 from astra_jax.samples import default_prompt
-from astra_jax.sampling import Greedy, Strategy, Temperature, TopK, generate
+from astra_jax.sampling import Greedy, Strategy, Temperature, TopK, generate, sample_key
 from astra_torch import conversion
 
 SEPARATOR = "-" * 20
@@ -67,7 +66,7 @@ def main(arguments: Arguments) -> None:
             vocabulary,
             default_prompt(vocabulary) if arguments.prompt is None else arguments.prompt,
             strategy,
-            jax.random.key(arguments.seed),
+            sample_key(arguments.seed),
             num=arguments.num if arguments.num is not None else 20 if words else 1,
             length=arguments.length,
             stateful=not arguments.stateless,

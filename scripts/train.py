@@ -30,7 +30,7 @@ from astra_jax.summary import summarize
 class Arguments:
     """Flags; defaults are those of alpha / beta / gamma."""
 
-    model: str = "alpha"
+    model: Annotated[str | None, default("alpha")] = None
     """alpha, beta or gamma; small, medium and large name the three names models."""
     dataset: Annotated[str | None, default("shakespeare")] = None
     """shakespeare (running text) or names (one word a line)."""
@@ -99,7 +99,8 @@ def main(arguments: Arguments) -> None:
         _require_nothing_else(arguments)
         run, split = experiments.resume(arguments.resume, arguments.corpus)
     else:
-        preset = override(find_preset(arguments.model, arguments.dataset), **arguments.overrides())
+        preset = find_preset(arguments.model or "alpha", arguments.dataset)
+        preset = override(preset, **arguments.overrides())
         if arguments.summary:
             Console(highlight=False).print(summarize(preset))
             return
@@ -122,7 +123,8 @@ def main(arguments: Arguments) -> None:
 
 
 def _require_nothing_else(arguments: Arguments) -> None:
-    changed = [name for name in ("out", "summary") if getattr(arguments, name)]
+    own = ("model", "dataset", "out", "summary")
+    changed = [name for name in own if getattr(arguments, name)]
     changed += list(arguments.overrides())
     if changed:
         flags = ", ".join("--" + name.replace("_", "-") for name in changed)

@@ -13,6 +13,7 @@ from jaxtyping import install_import_hook
 _ARRAYS = ("gru", "initializers", "model", "losses", "optimizers", "sampling", "training")
 install_import_hook([f"astra_jax.{name}" for name in (*_ARRAYS, "datasets")], "beartype.beartype")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -20,12 +21,18 @@ import pytest
 
 from astra_jax import corpus
 
-jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update("jax_numpy_rank_promotion", "raise")
-# Compiling takes most of the time of models as tiny as these; parity_tests compile as users do.
-jax.config.update("jax_disable_most_optimizations", True)
-
 _DATA_DIR = os.environ.get(corpus.DATA_DIR_VARIABLE)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _strict() -> Iterator[None]:
+    """In a fixture, since parity_tests may run in the same process and compile as users do."""
+    # Compiling takes most of the time of models as tiny as these.
+    jax.config.update("jax_disable_most_optimizations", True)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
 
 
 @pytest.fixture

@@ -86,11 +86,16 @@ def test_from_dict_names_missing_and_unknown_fields(cls: Any, values: dict[str, 
     assert cls.from_dict(values).to_dict() == values
     for field in values:
         others = {name: value for name, value in values.items() if name != field}
-        with pytest.raises(InputError) as error:
-            cls.from_dict(others | {"depth": 1})
-        assert f"{cls.__name__}: missing fields ['{field}'], unknown fields ['depth']" in str(
-            error.value
-        )
+        for fields, missing, unknown in (
+            (others, [field], []),
+            (values | {"depth": 1}, [], ["depth"]),
+            (others | {"depth": 1}, [field], ["depth"]),
+        ):
+            with pytest.raises(InputError) as error:
+                cls.from_dict(fields)
+            assert str(error.value) == (
+                f"{cls.__name__}: missing fields {missing}, unknown fields {unknown}"
+            )
 
 
 @pytest.mark.parametrize("values", [None, [], "alpha", 3])
@@ -125,11 +130,7 @@ def test_from_dict_refuses_what_is_no_object(values: Any) -> None:
         ("optimizer", ["adam"], "one of adamw, adam"),
         ("schedule", None, "one of cosine, constant"),
         ("dtype", "float16", "one of float32, float64, bfloat16"),
-        pytest.param(
-            *("learning_rate", 10**400, "a finite number"),
-            marks=pytest.mark.xfail(strict=True, raises=OverflowError, reason="product bug"),
-            id="learning_rate-1e400-a finite number",
-        ),
+        pytest.param("learning_rate", 10**400, "a finite number", id="a long integer"),
     ],
 )
 def test_config_refuses_a_value_of_another_type(field: str, value: Any, expected: str) -> None:

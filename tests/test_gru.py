@@ -10,12 +10,13 @@ from astra_jax.gru import BACKENDS, GRUWeights, gru
 
 def random_inputs(time: int, batch: int, width: int, hidden: int, seed: int = 0):
     rng = np.random.default_rng(seed)
-    weights = GRUWeights(
+    arrays = dict(
         kernel_ih=rng.normal(size=(3, width, hidden)) / np.sqrt(width),
         kernel_hh=rng.normal(size=(3, hidden, hidden)) / np.sqrt(hidden),
         bias_ih=rng.normal(size=(3, hidden)),
         bias_hh=rng.normal(size=(2, hidden)),
     )
+    weights = GRUWeights(**arrays)  # pyright: ignore[reportArgumentType]
     inputs = rng.normal(size=(time, batch, width))
     h_0 = rng.normal(size=(batch, hidden))
     keep = rng.random((time, batch, hidden)) >= 0.3
@@ -47,8 +48,10 @@ def test_gru_computes_its_equations(shape, backend: str):
     weights, inputs, h_0, keep = random_inputs(*shape)
     with jax.enable_x64(True):
         on_device = jax.tree.map(jnp.asarray, (weights, inputs, h_0, keep))
-        outputs, h_n = gru(*on_device, 0.3, backend=backend)
-        no_dropout, _ = gru(*on_device[:3], backend=backend)
+        weights_on_device, inputs_on_device, h_0_on_device, keep_on_device = on_device
+        start = (weights_on_device, inputs_on_device, h_0_on_device)
+        outputs, h_n = gru(*start, keep_on_device, 0.3, backend=backend)
+        no_dropout, _ = gru(*start, backend=backend)
     expected = equations(weights, inputs, h_0, keep, 0.3)
     np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-14)
     np.testing.assert_array_equal(h_n, outputs[-1])
@@ -87,9 +90,8 @@ def test_gru_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="unknown GRU backend 'fast': choose one of scan"):
         gru(weights, inputs, h_0, backend="fast")
     turned = weights._replace(kernel_ih=weights.kernel_ih.swapaxes(1, 2))
+    unchecked = getattr(gru, "__wrapped__", gru)  # Without beartype, as users run it.
     with pytest.raises(ValueError, match=r"kernel_ih has shape \(3, 6, 5\), expected \(3, 5, 6\)"):
-        gru.__wrapped__(turned, inputs, h_0) if hasattr(gru, "__wrapped__") else gru(
-            turned, inputs, h_0
-        )
+        unchecked(turned, inputs, h_0)
     with pytest.raises(ValueError, match="keep has shape"):
-        (getattr(gru, "__wrapped__", gru))(weights, inputs, h_0, keep[:, :1] > 0)
+        unchecked(weights, inputs, h_0, keep[:, :1] > 0)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import math
 import re
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import jax
+import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
@@ -30,11 +32,6 @@ TINY = [
 ]
 WORDS = "\n".join(first + "ev" + last for first in "abcdefghij" for last in "aeiou")
 WARNING = "warning: the text is the project's built-in one, not a published corpus"
-
-
-def product_bug(reason: str, raises: type[Exception] = AssertionError) -> pytest.MarkDecorator:
-    """Marks a test of what should be; it fails once the bug is gone, so that the mark goes too."""
-    return pytest.mark.xfail(strict=True, reason=reason, raises=raises)
 
 
 class Result(NamedTuple):
@@ -121,7 +118,7 @@ def test_train_writes_a_whole_run_folder(trained: Trained) -> None:
     ]
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["2"]
     config = json.loads((folder / "config.json").read_text())
-    assert (config["corpus"]["origin"], config["corpus"]["is_published"]) == ("built-in", False)
+    assert config["corpus"]["origin"] == "built-in"
     assert (config["preset"]["name"], config["preset"]["model"]["hidden_dim"]) == ("custom", 8)
     (metrics,) = Run.open(folder).metrics()
     assert (metrics.epoch, metrics.step, metrics.learning_rate) == (1, 2, pytest.approx(3e-3))
@@ -158,15 +155,14 @@ def test_train_tells_its_progress_and_warns_first_and_last(trained: Trained) -> 
 def test_train_on_a_file_takes_its_vocabulary(trained: Trained) -> None:
     run = Run.open(trained.words)
     assert run.vocabulary.tokens == ("<PAD>", ".", *"abcdefghijouv")
-    assert run.corpus["path"] == str(trained.folder / "words.txt")
+    assert run.corpus.path == str(trained.folder / "words.txt")
     assert [metrics.step for metrics in run.metrics()] == [2]
 
 
-@product_bug("samples.txt asks for top-k 20 whatever the size of the vocabulary")
 def test_train_on_few_characters_comes_to_its_end(trained: Trained) -> None:
     assert (trained.words_result.code, trained.words_result.err) == (0, "")
-    samples = (trained.words / "samples.txt").read_text().split("\n\n## ")[1:]
-    assert [len(section.split("\n\n")[1].split("\n")) for section in samples] == [1, 20, 20] * 2
+    samples = re.split(r"\n## .*\n\n", (trained.words / "samples.txt").read_text())[1:]
+    assert [section.count("\n") for section in samples] == [1, 20, 20] * 2
     assert (trained.words / "loss.png").exists()
 
 
@@ -223,7 +219,6 @@ def test_train_that_ends_early_has_an_exit_code_of_its_own(
             "86,913",
             "0.70 MB",
             7,
-            marks=product_bug("float64 is counted as float32, and JAX warns", UserWarning),
         ),
         (
             ["--model", "large", "--layer-norm", "False"],
@@ -298,14 +293,25 @@ def test_sample_of_words_prints_one_a_line(trained: Trained) -> None:
 
 
 def test_sample_stateless_sees_the_last_character_only(trained: Trained, tmp_path: Path) -> None:
-    strong = tmp_path / "strong.safetensors"  # An untrained state hardly shows in the logits.
-    save_file({name: 8 * array for name, array in load_file(trained.safetensors).items()}, strong)
+    # Weights so large that the state shows in the logits, which that of two steps hardly does.
+    strong, rng = tmp_path / "strong.safetensors", np.random.default_rng(3)
+    shapes = {name: array.shape for name, array in load_file(trained.safetensors).items()}
+    large = {name: rng.normal(0, 3, shape) for name, shape in shapes.items()}
+    save_file({name: array.astype(np.float32) for name, array in large.items()}, strong)
     command = ["sample.py", strong, "--temperature", 0.8, "--prompt"]
     prompts = ["ZZZZZZ ", "KING I "]
     stateless = [succeed(*command, prompt, "--stateless")[7:] for prompt in prompts]
     stateful = [succeed(*command, prompt)[7:] for prompt in prompts]
     assert stateless[0] == stateless[1]
     assert stateful[0] != stateful[1]
+
+    def successors(*arguments: str) -> int:
+        text = succeed("sample.py", strong, "--greedy", *arguments)[6:-1]
+        return len(set(itertools.pairwise(text))) - len(set(text[:-1]))
+
+    # Who sees one character only, from a zero state, always goes on from it in the same way.
+    assert successors("--stateless") == 0
+    assert successors() > 0
 
 
 def test_convert_all_the_way_round_changes_no_bit(trained: Trained, tmp_path: Path) -> None:
@@ -370,7 +376,6 @@ def test_mislabelled_file_loads_only_by_its_shapes(trained: Trained, tmp_path: P
     assert loaded == succeed("sample.py", trained.pth, "--greedy")
 
 
-@product_bug("the network is asked, and the built-in text taken, without a word")
 def test_train_never_goes_on_with_the_builtin_text_silently(
     trained: Trained, tmp_path: Path
 ) -> None:
@@ -460,7 +465,6 @@ def test_damaged_weights_are_refused(
     require_refusal(tmp_path, message, "convert.py", path, tmp_path / "new_run")
 
 
-@product_bug("torch's unpickler raises more than it documents", IndexError)
 def test_text_named_pth_is_refused(tmp_path: Path) -> None:
     for text in ("ROMEO: hi", "readme", "r"):
         (tmp_path / "text.pth").write_text(text)
@@ -489,7 +493,6 @@ def test_incomplete_run_checkpoint_is_refused(trained: Trained, tmp_path: Path) 
     )
 
 
-@product_bug("reading the checkpoints makes their folder")
 def test_run_without_checkpoints_is_refused(trained: Trained, tmp_path: Path) -> None:
     shutil.copytree(trained.text, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
@@ -565,12 +568,9 @@ REFUSALS: list[tuple[str, str, str]] = [
 ]
 
 
-BUGS = {"RUN --seed 18446744073709551616": product_bug("not checked", OverflowError)}
-
-
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
-    [pytest.param(*row, id=" ".join(row[:2]), marks=BUGS.get(row[1], ())) for row in REFUSALS],
+    [pytest.param(*row, id=" ".join(row[:2])) for row in REFUSALS],
 )
 def test_bad_input_gives_one_line_and_changes_nothing(
     trained: Trained,
