@@ -41,7 +41,8 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     ids=["jax", "torch"],
 )
 def test_each_side_imports_alone(blocked: list[str], modules: list[str]):
-    assert modules
+    if modules is TORCH_MODULES:
+        pytest.importorskip("torch")
     result = run(_BLOCKED.format(blocked=blocked, modules=modules))
     assert result.returncode == 0, result.stderr
 

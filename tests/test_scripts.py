@@ -18,6 +18,9 @@ from unittest import mock
 import jax
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")  # The scripts convert, too.
+
 import torch
 from safetensors.numpy import load_file, save_file
 
