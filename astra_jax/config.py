@@ -1,6 +1,7 @@
 """What a run is made of, as validated, immutable values that go to JSON and back."""
 
 import dataclasses
+import re
 import sys
 import types
 import typing
@@ -195,6 +196,13 @@ class Preset(Record):
     model: ModelConfig
     data: DataConfig
     train: TrainConfig
+
+    def __post_init__(self) -> None:
+        Record.__post_init__(self)
+        # Files and folders are named after these, also where they come out of a stranger's file.
+        for field in ("name", "base_name"):
+            plain = re.fullmatch(r"\w+", getattr(self, field), re.ASCII) is not None
+            self._require(field, plain, "letters, digits and underscores")
 
     @classmethod
     def from_dict(cls, values: Any) -> Self:

@@ -230,3 +230,14 @@ def test_shapes_without_a_class_of_their_own_take_the_general_one(tmp_path: Path
     assert loaded.layout.class_name == "MyGRUModel"
     assert loaded.preset.title == "names-custom"
     assert loaded.vocabulary == model.vocabulary
+
+
+def test_a_file_cannot_choose_where_an_export_goes(tmp_path: Path):
+    model = trained("names", "alpha", **SMALL)
+    conversion.write(model, tmp_path / "x.safetensors")
+    data = (tmp_path / "x.safetensors").read_bytes()
+    honest, escaping = b"GRU_custom_model", b"../escaped_model"
+    assert honest in data
+    (tmp_path / "y.safetensors").write_bytes(data.replace(honest, escaping))
+    with pytest.raises(InputError, match="base_name must be letters, digits and underscores"):
+        conversion.read(tmp_path / "y.safetensors")
