@@ -68,7 +68,9 @@ class Checkpoints:
                 raise ValueError("it lists no arrays")
             # Orbax casts and crops silently: what is on disk is compared before it is read.
             _require_equal_specs(_specs(saved), _specs(like), f"checkpoint {step} in {self.folder}")
-            return self._checkpointer.load(step, jax.tree.map(_on_this_machine, like))
+            state = self._checkpointer.load(step, jax.tree.map(_on_this_machine, like))
+            _require_equal_specs(_specs(state), _specs(like), f"what was read from {self.folder}")
+            return state
         except InputError:
             raise
         except Exception as error:

@@ -39,6 +39,8 @@ def run(main: Callable[[Arguments], None], arguments: type[Arguments], doc: str 
         arguments: a dataclass whose fields are the flags and whose docstrings are their help.
         doc: the script's description.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # A terminal may not know every character.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main(_parse(arguments, doc))
         sys.stdout.flush()
@@ -50,6 +52,8 @@ def run(main: Callable[[Arguments], None], arguments: type[Arguments], doc: str 
         _fail("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:  # Whoever read the output, `head` say, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # A folder that may not be read or written, a full disk.
+        _fail(f"error: {error}", EXIT_INPUT)
     sys.exit(0)
 
 

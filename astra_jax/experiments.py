@@ -8,7 +8,7 @@ from flax import nnx
 from astra_jax.checkpoints import Checkpoints
 from astra_jax.config import Preset
 from astra_jax.corpus import BUILTIN, load_corpus
-from astra_jax.datasets import Split, split_corpus
+from astra_jax.datasets import Split, corpus_vocabulary, split_corpus
 from astra_jax.errors import InputError
 from astra_jax.fitting import steps_in_epoch
 from astra_jax.model import GRULanguageModel, arithmetic, parameters
@@ -39,6 +39,13 @@ def begin(preset: Preset, corpus_source: str | None, folder: Path | None) -> tup
     preset = override(preset, vocab_size=len(split.vocabulary))
     steps_in_epoch(preset, split.train)
     return Run.create(folder, preset, split.vocabulary, corpus.record), split
+
+
+def fit_vocabulary(preset: Preset, corpus_source: str) -> Preset:
+    """Returns the preset with the vocabulary size of a corpus; raises as `load_corpus` does."""
+    dataset = preset.data.dataset
+    vocabulary = corpus_vocabulary(load_corpus(dataset, corpus_source).text, dataset)
+    return override(preset, vocab_size=len(vocabulary))
 
 
 def resume(folder: Path, corpus_source: str | None = None) -> tuple[Run, Split]:

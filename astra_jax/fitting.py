@@ -1,7 +1,10 @@
 """The loop over epochs: dispatch, report, evaluate, record, checkpoint."""
 
+import signal
+import threading
 import time
-from typing import NamedTuple
+from types import FrameType
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -69,12 +72,13 @@ def fit(run: Run, split: Split, progress: Progress) -> None:
         metrics = run.metrics()[:done]
         if len(metrics) < done:
             raise InputError(f"{run.folder} has lost metrics: {len(metrics)} lines, {done} epochs")
-        for epoch in range(done, run.preset.train.epochs):
-            state, result = loop.run_epoch(state, epoch)
-            metrics.append(result)
-            run.write_metrics(metrics)
-            checkpoints.save(result.step, state)
-            progress.epoch(result)
+        with loop.interrupt:
+            for epoch in range(done, run.preset.train.epochs):
+                state, result = loop.run_epoch(state, epoch)
+                metrics.append(result)
+                run.write_metrics(metrics)
+                checkpoints.save(result.step, state)
+                progress.epoch(result)
 
 
 class _Loop:
@@ -88,20 +92,27 @@ class _Loop:
         self.learning_rate = learning_rate_schedule(preset.train, self.steps)
         self.step_chars = preset.data.batch_size * preset.data.seq_len
         self.pace = _Pace()
+        self.interrupt = _Interrupt()
         self.eval_seconds = 0.0
+        self.rate = 0.0
 
     def run_epoch(self, state: TrainState, epoch: int) -> tuple[TrainState, EpochMetrics]:
         """Trains and evaluates one epoch, counted from 0."""
         started = time.perf_counter()
+        # Before anything is in flight that asking the device would wait for.
+        self.rate = float(self.learning_rate(epoch * self.steps))
         state, history = self._train(state, epoch)
         trained = time.perf_counter()
         estimate, full = self._evaluate(state.params, epoch)
         self.eval_seconds = time.perf_counter() - trained
         train_seconds = trained - started
+        step = (epoch + 1) * self.steps
+        _require_finite(history.grad_norm, step, "norm of the gradient")
+        _require_finite(np.array([estimate, full]), step, "validation loss")
         return state, EpochMetrics(
             epoch=epoch + 1,
-            step=(epoch + 1) * self.steps,
-            learning_rate=float(self.learning_rate(epoch * self.steps)),
+            step=step,
+            learning_rate=self.rate,
             train_loss_nats=float(np.mean(history.loss_nats)),
             val_estimate_nats=estimate,
             val_loss_nats=full,
@@ -125,6 +136,9 @@ class _Loop:
             if pending is not None:
                 calls.append(self._read(pending, epoch))
             pending, first = _Call(first, count, history), first + count
+            if self.interrupt.wanted:
+                jax.block_until_ready(state)  # Python must not end while the device computes.
+                raise KeyboardInterrupt
         assert pending is not None
         calls.append(self._read(pending, epoch))
         return state, jax.tree.map(lambda *parts: np.concatenate(parts, dtype=np.float64), *calls)
@@ -133,8 +147,8 @@ class _Loop:
         """Waits for a call's metrics, checks them and tells about them."""
         history = jax.tree.map(lambda values: values[: call.steps], jax.device_get(call.history))
         self.pace.observe(call.steps)
-        _require_finite(history.loss_nats, first_step=epoch * self.steps + call.first + 1)
         done, epochs = call.first + call.steps, self.preset.train.epochs
+        _require_finite(history.loss_nats, epoch * self.steps + done, "loss")
         steps_left = (epochs - epoch) * self.steps - done
         self.progress.steps(
             Snapshot(
@@ -143,7 +157,7 @@ class _Loop:
                 step=done,
                 steps=self.steps,
                 loss_nats=float(history.loss_nats[-1]),
-                learning_rate=float(self.learning_rate(epoch * self.steps)),
+                learning_rate=self.rate,
                 chars_per_s=self.step_chars / self.pace.seconds_per_step,
                 seconds_left=steps_left * self.pace.seconds_per_step
                 + (epochs - epoch) * self.eval_seconds,
@@ -159,14 +173,39 @@ class _Loop:
         return estimate, self.trainer.evaluate(params, data, data.cover_rows()).mean_of_targets
 
 
-def _require_finite(losses: np.ndarray, first_step: int) -> None:
-    finite = np.isfinite(losses)
+def _require_finite(values: np.ndarray, step: int, name: str) -> None:
+    finite = np.isfinite(values)
     if not finite.all():
-        place = int(np.argmin(finite))
         raise DivergedError(
-            f"the loss is {losses[place]} at step {first_step + place}: training diverged; try a "
-            "smaller --learning-rate"
+            f"the {name} is {values[~finite][0]} by step {step}: training diverged; try a smaller "
+            "--learning-rate"
         )
+
+
+class _Interrupt:
+    """Takes note of Ctrl-C, to be looked at between two calls; a second one acts at once."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self._before: Any = None
+
+    def __enter__(self) -> None:
+        # Signals belong to the main thread; elsewhere nothing changes.
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._note)
+
+    def __exit__(self, *error: object) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.wanted = True
+        self._restore()
+
+    def _restore(self) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            self._before = None
 
 
 class _Call(NamedTuple):

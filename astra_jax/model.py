@@ -1,7 +1,7 @@
 """Flax NNX modules around `gru`: one layer, and the language model of both studies."""
 
 import contextlib
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -156,9 +156,18 @@ def param_dtype(dtype: DtypeName) -> DTypeLike:
     return jnp.dtype("float64" if dtype == "float64" else "float32")
 
 
-def arithmetic(dtype: DtypeName) -> contextlib.AbstractContextManager[Any]:
-    """Returns a context in which JAX computes in `dtype`: float64 is off by default."""
-    return jax.enable_x64(True) if dtype == "float64" else contextlib.nullcontext()
+@contextlib.contextmanager
+def arithmetic(dtype: DtypeName) -> Iterator[None]:
+    """Lets JAX compute in `dtype` inside the block: float64 is off by default.
+
+    In all threads, unlike `jax.enable_x64`: Orbax reads and writes in threads of its own.
+    """
+    before: bool = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+    jax.config.update("jax_enable_x64", before or dtype == "float64")
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", before)
 
 
 def draw_keep(

@@ -76,8 +76,9 @@ def scale_by_adam() -> optax.GradientTransformation:
     """
 
     def init(params):
-        zeros = optax.tree.zeros_like(params)
-        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
+        # Two sets of zeros: a training step that is given its state for good cannot take one twice.
+        mu, nu = optax.tree.zeros_like(params), optax.tree.zeros_like(params)
+        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), mu, nu)
 
     def update(updates, state, params=None):
         del params

@@ -18,6 +18,9 @@ from astra_jax.vocabulary import Vocabulary
 WORD_LENGTH, TEXT_LENGTH = 20, 200
 """New characters by default: the longest word of the names study, the text of the other."""
 
+COLDEST = 1e-30
+"""Lower temperatures are taken as this: float32 has no reciprocal of them, and none is greedier."""
+
 
 @runtime_checkable
 class Strategy(Protocol):
@@ -47,13 +50,16 @@ class Temperature:
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):
             raise InputError(
-                f"temperature must be above 0, got {self.temperature:g}; for the most likely "
-                "character use --greedy"
+                f"temperature must be above 0 and finite, got {self.temperature:g}; for the most "
+                "likely character use --greedy"
             )
 
     def pick(self, logits: Float[Array, "N V"], uniforms: Float[Array, " N"]) -> Int[Array, " N"]:
         """Returns the ids at which the cumulated probabilities pass the uniform numbers."""
-        cumulated = jnp.cumsum(jax.nn.softmax(logits / self.temperature), axis=-1)
+        # The largest goes first: divided by a tiny temperature, the others may become infinite.
+        below = logits - logits.max(axis=-1, keepdims=True)
+        temperature = max(self.temperature, COLDEST)
+        cumulated = jnp.cumsum(jax.nn.softmax(below / temperature), axis=-1)
         # Rounding can leave the last sum below 1; scaled by it, a draw never runs past the end.
         passed = cumulated <= uniforms[:, None] * cumulated[:, -1:]
         return jnp.minimum(passed.sum(-1, dtype=jnp.int32), logits.shape[-1] - 1)

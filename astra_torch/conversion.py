@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from astra_jax.atomic import replacing
-from astra_jax.config import DatasetName, ModelConfig, Preset
+from astra_jax.config import DatasetName, DtypeName, ModelConfig, Preset
 from astra_jax.corpus import CorpusRecord, load_corpus
 from astra_jax.datasets import corpus_vocabulary
 from astra_jax.errors import InputError
@@ -182,7 +182,8 @@ def _safetensors_file(trained: TrainedModel) -> WeightFile:
     metadata = {
         "preset": trained.preset.to_dict(),
         "vocabulary": trained.vocabulary.to_dict(),
-        "corpus": trained.corpus.to_dict(),
+        # Where the text lay is nobody's business but its owner's.
+        "corpus": dataclasses.replace(trained.corpus, path=None).to_dict(),
     }
     return WeightFile(trained.arrays, metadata)
 
@@ -227,17 +228,22 @@ def _preset_of(weights: WeightFile, layout: Layout, model: ModelConfig) -> Prese
     metadata = weights.metadata
     if "preset" in metadata:
         own = Preset.from_dict(metadata["preset"])
-        if same_shape(own.model, model):
-            return own
+        if same_shape(own.model, model) and find_layout(model, own.data.dataset) == layout:
+            return override(own, dtype=_dtype_of(weights, own.train.dtype))
     is_custom_names = metadata.get("model_name") == CUSTOM_NAMES["names"]["title"]
     dataset = "names" if layout.class_name != ASTRA_CLASS or is_custom_names else "shakespeare"
     nearest = _published(model, dataset) or PRESETS[dataset, "alpha"]
     fields = dataclasses.asdict(model) | {"dropout": nearest.model.dropout}
     if isinstance(metadata.get("dropout"), int | float):
         fields["dropout"] = float(metadata["dropout"])
+    return override(nearest, **fields, dtype=_dtype_of(weights, "float32"))
+
+
+def _dtype_of(weights: WeightFile, wanted: DtypeName) -> DtypeName:
+    """Returns the type to compute in: float64 where the arrays are, and only there."""
     if weights.arrays["embedding.weight"].dtype == "float64":
-        fields["dtype"] = "float64"
-    return override(nearest, **fields)
+        return "float64"
+    return "float32" if wanted == "float64" else wanted
 
 
 def _published(model: ModelConfig, dataset: DatasetName | None = None) -> Preset | None:

@@ -37,8 +37,8 @@ def read_pth(path: Path) -> WeightFile:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path} is not a weight file, or holds code, which is never run: "
-            f"{str(error).splitlines()[0]}"
+            f"{path} is no weight file, or holds more than tensors, text and numbers: such a file "
+            "could run code, and is never loaded"
         ) from error
     except Exception as error:  # The unpickler raises whatever a damaged stream leads it to.
         raise InputError(f"{path} is damaged or no torch file: {_first_line(error)}") from error

@@ -13,7 +13,8 @@ def pick_greedy(logits: Tensor) -> Tensor:
 
 def pick_by_temperature(logits: Tensor, uniforms: Tensor, temperature: float = 1.0) -> Tensor:
     """Returns the ids `[N]` at which the cumulated probabilities pass the uniforms `[N]`."""
-    cumulated = torch.softmax(logits / temperature, dim=-1).cumsum(dim=-1)
+    below = logits - logits.amax(dim=-1, keepdim=True)
+    cumulated = torch.softmax(below / temperature, dim=-1).cumsum(dim=-1)
     passed = cumulated <= uniforms[:, None] * cumulated[:, -1:]
     return passed.sum(dim=-1).clamp(max=logits.shape[-1] - 1)
 

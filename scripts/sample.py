@@ -35,7 +35,7 @@ class Arguments:
     length: Annotated[int | None, default("200; 20 for words, which may end sooner")] = None
     """New characters, at most."""
     num: Annotated[int | None, default("1; 20 for words")] = None
-    """Number of texts."""
+    """Number of texts; running texts are parted by a line of dashes."""
     greedy: bool = False
     """Take the most likely character at every step."""
     temperature: float = 1.0

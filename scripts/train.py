@@ -64,7 +64,7 @@ class Arguments:
     epochs: Annotated[int | None, of_preset("epochs")] = None
     """Number of epochs."""
     steps_per_epoch: Annotated[int | None, of_preset("steps_per_epoch")] = None
-    """Optimiser steps in an epoch; `none` takes every batch of the words once."""
+    """Optimiser steps in an epoch; where there are none, every batch is taken once."""
     optimizer: Annotated[str | None, of_preset("optimizer")] = None
     """adamw (decoupled decay) or adam (no decay)."""
     learning_rate: Annotated[float | None, of_preset("learning_rate")] = None
@@ -102,6 +102,8 @@ def main(arguments: Arguments) -> None:
         preset = find_preset(arguments.model or "alpha", arguments.dataset)
         preset = override(preset, **arguments.overrides())
         if arguments.summary:
+            if arguments.corpus:
+                preset = experiments.fit_vocabulary(preset, arguments.corpus)
             Console(highlight=False).print(summarize(preset))
             return
         run, split = experiments.begin(preset, arguments.corpus, arguments.out)

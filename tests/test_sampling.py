@@ -49,6 +49,13 @@ def test_top_k_draws_from_the_k_best_only():
     np.testing.assert_allclose(shares(TopK(3, 1.3)), expected, atol=1e-4)
 
 
+def test_a_tiny_temperature_is_greedy():
+    uniforms = jnp.linspace(0, 0.999, 7)
+    logits = jnp.repeat(LOGITS, 7, axis=0)
+    for temperature in (1e-3, 1e-10, 1e-30, 1e-46):
+        assert jax.jit(Temperature(temperature).pick)(logits, uniforms).tolist() == [2] * 7
+
+
 def test_picks_stay_inside_the_vocabulary_at_the_ends_of_the_interval():
     ends = jnp.array([0.0, np.nextafter(np.float32(1), np.float32(0))])
     logits = jnp.array([[-jnp.inf, 0.0, 1.0, -jnp.inf]] * 2)

@@ -1,6 +1,7 @@
 """Training: it learns, resumes exactly, and evaluates every character once."""
 
 import dataclasses
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from astra_jax.config import Preset
 from astra_jax.datasets import Split
 from astra_jax.errors import DivergedError, InputError
 from astra_jax.presets import PRESETS, override
+from astra_jax.progress import Snapshot
 from astra_jax.runs import EpochMetrics, Run
 from astra_jax.training import Keys, Trainer
 
@@ -31,11 +33,21 @@ class Silent:
     def __init__(self) -> None:
         self.seen: list[object] = []
 
-    def steps(self, snapshot: object) -> None:
+    def steps(self, snapshot: Snapshot) -> None:
         self.seen.append(snapshot)
 
     def epoch(self, metrics: EpochMetrics) -> None:
         self.seen.append(metrics)
+
+
+class CtrlC(Silent):
+    def __init__(self, epoch: int):
+        super().__init__()
+        self.at_epoch = epoch
+
+    def steps(self, snapshot: Snapshot) -> None:
+        if snapshot.epoch == self.at_epoch:
+            signal.raise_signal(signal.SIGINT)
 
 
 def without_times(metrics: list[EpochMetrics]) -> list[EpochMetrics]:
@@ -75,30 +87,24 @@ def final_params(run: Run) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model))]
 
 
-@pytest.mark.parametrize("preset", [TEXT, WORDS], ids=["text", "words"])
+@pytest.mark.parametrize(
+    "preset", [TEXT, WORDS, override(TEXT, dtype="float64")], ids=["text", "words", "float64"]
+)
 def test_a_resumed_run_is_the_uninterrupted_run_to_the_bit(
     preset: Preset, begin: Begin, train: Train, monkeypatch: pytest.MonkeyPatch
 ):
     whole = train(preset, "whole")
     run, split = begin(preset, "halves")
-    run_epoch = fitting._Loop.run_epoch
-
-    def stopped(self, state, epoch):
-        if epoch == 1:
-            raise KeyboardInterrupt
-        return run_epoch(self, state, epoch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fitting._Loop, "run_epoch", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            fitting.fit(run, split, Silent())
-    assert len(run.metrics()) == 1
-    run, split = experiments.resume(run.folder)
     # However many steps a call does, the steps are the same.
     monkeypatch.setattr(fitting._Pace, "steps", lambda self, remaining: min(3, remaining))
+    with pytest.raises(KeyboardInterrupt):
+        fitting.fit(run, split, CtrlC(epoch=2))
+    assert len(run.metrics()) == 1
+    run, split = experiments.resume(run.folder)
     fitting.fit(run, split, Silent())
     assert without_times(run.metrics()) == without_times(whole.metrics())
     for one, other in zip(final_params(run), final_params(whole), strict=True):
+        assert one.dtype == ("float64" if preset.train.dtype == "float64" else "float32")
         assert one.tobytes() == other.tobytes()
 
 
@@ -162,11 +168,12 @@ def test_grad_norm_is_measured_before_the_clip(begin: Begin):
     assert metrics.grad_norm > 1e-2
 
 
-def test_a_diverged_run_stops_and_keeps_its_last_checkpoint(train: Train, begin: Begin):
-    with pytest.raises(DivergedError, match=r"loss is nan at step \d+: .*--learning-rate"):
+def test_a_diverged_run_stops(train: Train):
+    with pytest.raises(DivergedError, match=r"loss is nan by step \d+: .*--learning-rate"):
         train(override(TEXT, learning_rate=1e30, clip=None))
-    run, _ = begin(TEXT, "other")
-    assert run.metrics() == []
+    # The last update of an epoch shows in the validation only.
+    with pytest.raises(DivergedError, match=r"(validation|norm).* is (nan|inf) by step 1: "):
+        train(override(TEXT, learning_rate=1e38, steps_per_epoch=1, clip=None), "one step")
 
 
 def test_more_steps_than_batches_are_refused(begin: Begin, tmp_path: Path):
