@@ -107,7 +107,7 @@ class _Loop:
         self.eval_seconds = time.perf_counter() - trained
         train_seconds = trained - started
         step = (epoch + 1) * self.steps
-        _require_finite(history.grad_norm, step, "norm of the gradient")
+        _require_finite(np.asarray(history.grad_norm), step, "norm of the gradient")
         _require_finite(np.array([estimate, full]), step, "validation loss")
         return state, EpochMetrics(
             epoch=epoch + 1,
