@@ -41,5 +41,5 @@ clean:
 	touch $@
 
 .venv/.installed-dev: .venv/.installed
-	$(INSTALL) --editable '.[dev]'
+	$(INSTALL) --editable '.[dev,onnx]'
 	touch $@

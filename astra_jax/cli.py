@@ -28,11 +28,13 @@ def of_preset(field: str) -> object:
     return default(describe_defaults(field))
 
 
-def run(main: Callable[[Arguments], None], arguments: type[Arguments], doc: str | None) -> NoReturn:
+def run(
+    main: Callable[[Arguments], int | None], arguments: type[Arguments], doc: str | None
+) -> NoReturn:
     """Parses the command line, calls `main` and ends the process.
 
-    Exit codes: 0 done; 2 unusable input, told in one line; 3 training diverged; 130 stopped by
-    Ctrl-C. A traceback means a fault of the program.
+    Exit codes: 0 done, or what `main` returns; 2 unusable input, told in one line; 3 training
+    diverged; 130 stopped by Ctrl-C. A traceback means a fault of the program.
 
     Args:
         main: what the script does.
@@ -41,8 +43,9 @@ def run(main: Callable[[Arguments], None], arguments: type[Arguments], doc: str 
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # A terminal may not know every character.
         sys.stdout.reconfigure(errors="backslashreplace")
+    code = None
     try:
-        main(_parse(arguments, doc))
+        code = main(_parse(arguments, doc))
         sys.stdout.flush()
     except InputError as error:
         _fail(f"error: {error}", EXIT_INPUT)
@@ -54,7 +57,7 @@ def run(main: Callable[[Arguments], None], arguments: type[Arguments], doc: str 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # A folder that may not be read or written, a full disk.
         _fail(f"error: {error}", EXIT_INPUT)
-    sys.exit(0)
+    sys.exit(code or 0)
 
 
 def _parse(arguments: type[Arguments], doc: str | None) -> Arguments:

@@ -3,19 +3,28 @@
 import importlib.metadata
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from astra_jax import __version__
+
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def describe_environment() -> dict[str, Any]:
-    """Returns versions, processor and devices; nothing that names the machine or its user."""
+def describe_environment(packages: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns versions, processor and devices; nothing that names the machine or its user.
+
+    Args:
+        packages: whose versions to tell beside those of the training itself; None is told of one
+            that is not installed.
+    """
     return {
+        "astra": __version__,
         "python": platform.python_version(),
-        **{package: importlib.metadata.version(package) for package in _PACKAGES},
+        **{package: _version(package) for package in (*_PACKAGES, *packages)},
         "system": platform.system(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0))
@@ -23,6 +32,13 @@ def describe_environment() -> dict[str, Any]:
         else os.cpu_count(),
         "devices": [device.device_kind for device in jax.devices()],
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _processor() -> str:

@@ -11,10 +11,10 @@ from astra_jax.corpus import BUILTIN, load_corpus
 from astra_jax.datasets import Split, corpus_vocabulary, split_corpus
 from astra_jax.errors import InputError
 from astra_jax.fitting import steps_in_epoch
-from astra_jax.model import GRULanguageModel, arithmetic, parameters
+from astra_jax.model import GRULanguageModel, arithmetic
 from astra_jax.presets import override
 from astra_jax.runs import Run
-from astra_jax.training import Keys, Trainer
+from astra_jax.training import Keys, Trainer, TrainState
 
 BUILTIN_WARNING = (
     "warning: the text is the project's built-in one, not a published corpus, so no loss here can "
@@ -84,17 +84,22 @@ def restore_model(run: Run) -> GRULanguageModel:
     Raises:
         InputError: the run has no checkpoint, or none that can be read.
     """
+    state = restore_state(run)
+    with arithmetic(run.preset.train.dtype):
+        return nnx.merge(Trainer(run.preset, steps_per_epoch=1).graph, state.params)
+
+
+def restore_state(run: Run) -> TrainState:
+    """Returns the training state of a run's newest checkpoint; raises as `restore_model` does."""
     # The update rule's state has the same structure whatever the length of an epoch.
     trainer = Trainer(run.preset, steps_per_epoch=1)
     if not run.checkpoints.is_dir():  # Opening it would make it.
         raise InputError(f"{run.checkpoints} holds no checkpoint: train first")
     with arithmetic(run.preset.train.dtype), Checkpoints(run.checkpoints) as checkpoints:
-        state = checkpoints.restore(jax.eval_shape(trainer.init, jax.random.key(0)))
-        return nnx.merge(trainer.graph, state.params)
+        return checkpoints.restore(jax.eval_shape(trainer.init, jax.random.key(0)))
 
 
-def import_model(run: Run, model: GRULanguageModel) -> None:
-    """Makes a model with given weights the first checkpoint of a new run."""
+def import_state(run: Run, state: TrainState) -> None:
+    """Makes a training state from elsewhere the first checkpoint of a new run."""
     with arithmetic(run.preset.train.dtype), Checkpoints(run.checkpoints) as checkpoints:
-        trainer = Trainer(run.preset, steps_per_epoch=1)
-        checkpoints.save(0, trainer.state_of(parameters(model)))
+        checkpoints.save(int(state.step), state)

@@ -60,7 +60,8 @@ def fit(run: Run, split: Split, progress: Progress) -> None:
 
     Raises:
         DivergedError: a loss is not finite; the last checkpoint is from before it.
-        InputError: a checkpoint or the metrics of the run are damaged.
+        InputError: a checkpoint or the metrics of the run are damaged, or the checkpoint is not
+            of an epoch's end.
     """
     with arithmetic(run.preset.train.dtype), Checkpoints(run.checkpoints) as checkpoints:
         loop = _Loop(run.preset, split, progress)
@@ -68,10 +69,8 @@ def fit(run: Run, split: Split, progress: Progress) -> None:
             state = loop.trainer.init(loop.keys.init)
         else:
             state = checkpoints.restore(jax.eval_shape(loop.trainer.init, loop.keys.init))
-        done = int(state.step) // loop.steps
-        metrics = run.metrics()[:done]
-        if len(metrics) < done:
-            raise InputError(f"{run.folder} has lost metrics: {len(metrics)} lines, {done} epochs")
+        done = _epochs_done(run, int(state.step), loop.steps)
+        metrics = _metrics_of_epochs(run, run.imported_step // loop.steps, done)
         with loop.interrupt:
             for epoch in range(done, run.preset.train.epochs):
                 state, result = loop.run_epoch(state, epoch)
@@ -79,6 +78,30 @@ def fit(run: Run, split: Split, progress: Progress) -> None:
                 run.write_metrics(metrics)
                 checkpoints.save(result.step, state)
                 progress.epoch(result)
+
+
+def _epochs_done(run: Run, step: int, steps_per_epoch: int) -> int:
+    """Returns how many epochs a checkpoint has behind it."""
+    epochs, rest = divmod(step, steps_per_epoch)
+    if rest:
+        raise InputError(
+            f"{run.folder} stands at step {step}, {rest} of {steps_per_epoch} steps into epoch "
+            f"{epochs + 1}: training goes on from the end of an epoch only; import a checkpoint "
+            "that was written at one"
+        )
+    return epochs
+
+
+def _metrics_of_epochs(run: Run, imported: int, done: int) -> list[EpochMetrics]:
+    """Returns a run's lines up to its newest checkpoint; imported epochs have none."""
+    # A run that was stopped before it could save an epoch has that epoch's line already.
+    metrics = [line for line in run.metrics() if line.epoch <= done]
+    if [line.epoch for line in metrics] != list(range(imported + 1, done + 1)):
+        raise InputError(
+            f"{run.folder} has lost metrics: {len(metrics)} lines, expected one for each epoch "
+            f"from {imported + 1} to {done}"
+        )
+    return metrics
 
 
 class _Loop:

@@ -71,6 +71,8 @@ class Run:
         vocabulary: the characters of its corpus.
         corpus: the text that it is trained on.
         environment: versions and machine that began it.
+        imported_step: steps that its model had been trained elsewhere before it came here; of
+            their epochs there are no metrics.
     """
 
     folder: Path
@@ -78,10 +80,16 @@ class Run:
     vocabulary: Vocabulary
     corpus: CorpusRecord
     environment: dict[str, Any]
+    imported_step: int = 0
 
     @classmethod
     def create(
-        cls, folder: Path | None, preset: Preset, vocabulary: Vocabulary, corpus: CorpusRecord
+        cls,
+        folder: Path | None,
+        preset: Preset,
+        vocabulary: Vocabulary,
+        corpus: CorpusRecord,
+        imported_step: int = 0,
     ) -> Self:
         """Makes a new run folder.
 
@@ -90,6 +98,7 @@ class Run:
             preset: what is to be trained.
             vocabulary: of its corpus.
             corpus: what it is.
+            imported_step: steps that its model has been trained elsewhere.
 
         Raises:
             InputError: the folder cannot be made, or holds something already.
@@ -100,6 +109,7 @@ class Run:
             vocabulary=vocabulary,
             corpus=corpus,
             environment=describe_environment(),
+            imported_step=imported_step,
         )
         try:
             write_text(run.folder / VOCABULARY, _json(vocabulary.to_dict()))
@@ -139,6 +149,7 @@ class Run:
             vocabulary=vocabulary,
             corpus=_parse(folder / CONFIG, CorpusRecord.from_dict, config.get("corpus")),
             environment=config.get("environment", {}),
+            imported_step=_parse(folder / CONFIG, _step, config.get("imported_step", 0)),
         )
 
     def with_corpus(self, corpus: CorpusRecord) -> Self:
@@ -153,6 +164,7 @@ class Run:
             "preset": self.preset.to_dict(),
             "corpus": self.corpus.to_dict(),
             "environment": self.environment,
+            "imported_step": self.imported_step,
         }
         write_text(self.folder / CONFIG, _json(config))
 
@@ -183,7 +195,7 @@ class Run:
         )
 
     def metrics(self) -> list[EpochMetrics]:
-        """Returns the epochs done so far.
+        """Returns the epochs done so far, those that were done elsewhere left out.
 
         Raises:
             InputError: a line is damaged.
@@ -222,6 +234,12 @@ def _claim(folder: Path | None, stem: str) -> Path:
             raise InputError(f"{candidate} is not empty: choose another folder for --out")
         return candidate
     raise AssertionError("itertools.count never ends")
+
+
+def _step(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise InputError(f"imported_step must be a whole number, at least 0, got {value!r}")
+    return value
 
 
 def _parse(path: Path, parse: Callable[[Any], Parsed], value: Any) -> Parsed:

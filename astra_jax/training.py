@@ -127,15 +127,24 @@ class Trainer:
         logits, _ = nnx.merge(self.graph, params)(batch.inputs, keep=keep)
         return cross_entropy(logits, batch.targets)
 
+    def loss_and_gradients(
+        self, params: nnx.State, batch: Batch, keep: Bool[Array, "L T B H"] | None
+    ) -> tuple[Float[Array, ""], nnx.State]:
+        """Returns the loss of a batch and the gradient of every parameter, not clipped."""
+        return jax.value_and_grad(self.loss)(params, batch, keep)
+
+    def apply_gradients(self, state: TrainState, grads: nnx.State) -> TrainState:
+        """Clips, and takes the update rule's step."""
+        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        params = cast(nnx.State, optax.apply_updates(state.params, updates))
+        return TrainState(state.step + 1, params, opt_state)
+
     def update(
         self, state: TrainState, batch: Batch, keep: Bool[Array, "L T B H"] | None
     ) -> tuple[TrainState, StepMetrics]:
         """Does one step with the given dropout survivors."""
-        loss, grads = jax.value_and_grad(self.loss)(state.params, batch, keep)
-        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
-        params = cast(nnx.State, optax.apply_updates(state.params, updates))
-        metrics = StepMetrics(loss, optax.tree.norm(grads))
-        return TrainState(state.step + 1, params, opt_state), metrics
+        loss, grads = self.loss_and_gradients(state.params, batch, keep)
+        return self.apply_gradients(state, grads), StepMetrics(loss, optax.tree.norm(grads))
 
     def train_step(
         self, state: TrainState, batch: Batch, key: Key[Array, ""]

@@ -1,4 +1,4 @@
-"""From any form of a trained model to any other: run folder, .pth, .safetensors."""
+"""From any form of a trained model to any other: run folder, .pth, .safetensors; to .onnx."""
 
 import dataclasses
 import re
@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from astra_jax.atomic import replacing
-from astra_jax.config import DatasetName, DtypeName, ModelConfig, Preset
+from astra_jax.config import DtypeName, ModelConfig, Preset
 from astra_jax.corpus import CorpusRecord, load_corpus
 from astra_jax.datasets import corpus_vocabulary
 from astra_jax.errors import InputError
-from astra_jax.experiments import import_model, restore_model
+from astra_jax.experiments import import_state, restore_state
 from astra_jax.model import GRULanguageModel, parameters
 from astra_jax.presets import CUSTOM_NAMES, PRESETS, override, same_shape
 from astra_jax.runs import Run
+from astra_jax.training import TrainState
 from astra_jax.vocabulary import Vocabulary, published_vocabulary
-from astra_torch import files
+from astra_torch import files, onnx_models
 from astra_torch.files import WeightFile
+from astra_torch.labels import find_contradictions, published_preset
+from astra_torch.training_state import OptimizerState, from_jax, to_jax
 from astra_torch.weights import (
     ASTRA_CLASS,
     Arrays,
@@ -47,12 +50,14 @@ class TrainedModel:
         preset: its shape, and the recipe of the preset that it is or comes from.
         vocabulary: its characters.
         corpus: what is known of the text that it was trained on.
+        optimizer: what its training goes on from; None where that is not known, or not wanted.
     """
 
     arrays: Arrays
     preset: Preset
     vocabulary: Vocabulary
     corpus: CorpusRecord
+    optimizer: OptimizerState | None = None
 
     @property
     def layout(self) -> Layout:
@@ -63,8 +68,18 @@ class TrainedModel:
         """Returns it as a Flax module."""
         return to_model(self.arrays, self.preset.model, self.layout, self.preset.train.dtype)
 
+    def to_state(self) -> TrainState:
+        """Returns it as the state that JAX goes on training from."""
+        return to_jax(parameters(self.to_model()), self.optimizer, self.preset, self.layout)
 
-def read(source: Path, *, corpus: str | None = None, trust_shapes: bool = False) -> TrainedModel:
+
+def read(
+    source: Path,
+    *,
+    corpus: str | None = None,
+    trust_shapes: bool = False,
+    weights_only: bool = False,
+) -> TrainedModel:
     """Reads a model in any form.
 
     Args:
@@ -72,6 +87,7 @@ def read(source: Path, *, corpus: str | None = None, trust_shapes: bool = False)
         corpus: the text whose characters are the model's, where the file holds no vocabulary;
             None takes those of the study that the model is of.
         trust_shapes: go by the arrays' shapes where a label of the file contradicts them.
+        weights_only: leave the optimizer's state alone, whatever it is.
 
     Raises:
         InputError: the source cannot be read, is damaged, or its labels contradict its arrays.
@@ -79,21 +95,32 @@ def read(source: Path, *, corpus: str | None = None, trust_shapes: bool = False)
     if source.is_dir():
         if corpus is not None:
             raise InputError(f"{source} has a vocabulary of its own: leave out --corpus")
-        return _from_run(Run.open(source))
+        return _from_run(Run.open(source), weights_only)
     reader = READERS.get(source.suffix)
+    if source.suffix == ".onnx":
+        raise InputError(
+            f"{source}: a .onnx file is for running, not for converting back: give the run "
+            "folder, .pth or .safetensors"
+        )
     if reader is None:
         raise InputError(
             f"{source} is neither a run folder nor a file named .pth or .safetensors: give one"
         )
     weights = reader(source)
     layout, model = check(weights.arrays, str(source))
-    contradictions = _contradictions(layout, model, weights.metadata, source.name)
+    contradictions = find_contradictions(layout, model, weights.metadata, source.name)
     if contradictions and not trust_shapes:
         raise InputError(
             f"{source} is mislabelled: {'; '.join(contradictions)}. The shapes of the arrays are "
             "the truth; to go by them pass --trust-shapes"
         )
-    return _from_file(weights, layout, model, source, corpus)
+    trained = _from_file(weights, layout, model, source, corpus)
+    if weights_only or not weights.training:
+        return trained
+    from astra_torch import torch_state  # The slow import, which .safetensors files do without.
+
+    optimizer = torch_state.from_file(weights, layout, trained.preset, str(source))
+    return dataclasses.replace(trained, optimizer=optimizer)
 
 
 def write(trained: TrainedModel, destination: Path) -> None:
@@ -101,32 +128,45 @@ def write(trained: TrainedModel, destination: Path) -> None:
 
     Args:
         trained: the model.
-        destination: a new file named .pth or .safetensors, or, without a suffix, a new folder.
+        destination: a new file named .pth, .safetensors or .onnx, or, without a suffix, a new
+            folder.
 
     Raises:
-        InputError: the destination exists, cannot be written, or is of no known form.
+        InputError: the destination exists, cannot be written, or is of no known form; or a .pth
+            cannot say where in its schedule the optimizer is.
     """
-    if destination.suffix not in (*READERS, ""):
+    if destination.suffix not in (*READERS, ".onnx", ""):
         raise InputError(
-            f"{destination} must end in .pth or .safetensors, or have no suffix for a run folder"
+            f"{destination} must end in .pth or .safetensors, in .onnx for onnxruntime, or have no "
+            "suffix for a run folder"
         )
     if destination.suffix == "":
-        run = Run.create(destination, trained.preset, trained.vocabulary, trained.corpus)
-        import_model(run, trained.to_model())
+        _write_run(trained, destination)
         return
     try:
         if destination.suffix == ".safetensors":
-            files.write_safetensors(destination, _safetensors_file(trained))
+            files.write_safetensors(destination, WeightFile(trained.arrays, _own_metadata(trained)))
+        elif destination.suffix == ".onnx":
+            file = WeightFile(trained.arrays, _own_metadata(trained))
+            onnx_models.write_onnx(destination, file, trained.preset.model, trained.layout)
         else:
-            files.write_pth(destination, notebook_file(trained, version=1))
+            files.write_pth(destination, _checkpoint_file(trained))
     except FileExistsError as error:
         raise InputError(f"{destination} exists already: choose another name") from error
     except OSError as error:
         raise InputError(f"cannot write {destination}: {error.strerror or error}") from error
 
 
+def _write_run(trained: TrainedModel, folder: Path) -> None:
+    step = trained.optimizer.step if trained.optimizer else 0
+    run = Run.create(folder, trained.preset, trained.vocabulary, trained.corpus, step)
+    import_state(run, trained.to_state())
+
+
 def write_notebook_files(trained: TrainedModel, folder: Path) -> list[Path]:
     """Writes `{base_name}_v{n}.pth`, n one above the largest there, and its `_latest` copy.
+
+    They hold the weights and no optimizer's state, as the notebooks' own do.
 
     Raises:
         InputError: the folder cannot be written.
@@ -178,24 +218,54 @@ def notebook_file(trained: TrainedModel, version: int) -> WeightFile:
     return WeightFile(trained.arrays, metadata)
 
 
-def _safetensors_file(trained: TrainedModel) -> WeightFile:
-    metadata = {
+def _checkpoint_file(trained: TrainedModel) -> WeightFile:
+    """Returns the notebook's checkpoint, and what training goes on from if that is known."""
+    weights = notebook_file(trained, version=1)
+    optimizer = trained.optimizer
+    if optimizer is None:
+        return weights
+    from astra_torch import torch_state  # As in `read`.
+
+    trainer = torch_state.to_trainer(trained.arrays, optimizer, trained.preset)
+    state = trainer.state_dict()
+    training = {name: state[name] for name in files.TRAINING if state[name] is not None}
+    metadata = weights.metadata | {"step": optimizer.step}
+    if optimizer.steps_per_epoch is not None:
+        metadata["steps_per_epoch"] = optimizer.steps_per_epoch
+        metadata["epoch"] = optimizer.step // optimizer.steps_per_epoch
+    # A training is more than its model: seed and recipe too must come back.
+    metadata[files.OWN_METADATA] = files.to_text(_own_metadata(trained))
+    return WeightFile(trained.arrays, metadata, training)
+
+
+def _own_metadata(trained: TrainedModel) -> dict[str, Any]:
+    """Returns what this project says of a model, for files that have a place for it."""
+    return {
         "preset": trained.preset.to_dict(),
         "vocabulary": trained.vocabulary.to_dict(),
         # Where the text lay is nobody's business but its owner's.
         "corpus": dataclasses.replace(trained.corpus, path=None).to_dict(),
     }
-    return WeightFile(trained.arrays, metadata)
 
 
-def _from_run(run: Run) -> TrainedModel:
+def _from_run(run: Run, weights_only: bool) -> TrainedModel:
     layout = find_layout(run.preset.model, run.preset.data.dataset)
+    state = restore_state(run)
     return TrainedModel(
-        arrays=to_arrays(parameters(restore_model(run)), layout),
+        arrays=to_arrays(state.params, layout),
         preset=run.preset,
         vocabulary=run.vocabulary,
         corpus=run.corpus,
+        optimizer=None if weights_only else from_jax(state, layout, _steps_per_epoch(run)),
     )
+
+
+def _steps_per_epoch(run: Run) -> int | None:
+    """Returns a run's steps an epoch; None where it takes all batches and has done no epoch."""
+    if run.preset.train.steps_per_epoch is not None:
+        return run.preset.train.steps_per_epoch
+    metrics = run.metrics()
+    return metrics[-1].step // metrics[-1].epoch if metrics else None
 
 
 def _from_file(
@@ -232,7 +302,7 @@ def _preset_of(weights: WeightFile, layout: Layout, model: ModelConfig) -> Prese
             return override(own, dtype=_dtype_of(weights, own.train.dtype))
     is_custom_names = metadata.get("model_name") == CUSTOM_NAMES["names"]["title"]
     dataset = "names" if layout.class_name != ASTRA_CLASS or is_custom_names else "shakespeare"
-    nearest = _published(model, dataset) or PRESETS[dataset, "alpha"]
+    nearest = published_preset(model, dataset) or PRESETS[dataset, "alpha"]
     fields = dataclasses.asdict(model) | {"dropout": nearest.model.dropout}
     if isinstance(metadata.get("dropout"), int | float):
         fields["dropout"] = float(metadata["dropout"])
@@ -244,50 +314,3 @@ def _dtype_of(weights: WeightFile, wanted: DtypeName) -> DtypeName:
     if weights.arrays["embedding.weight"].dtype == "float64":
         return "float64"
     return "float32" if wanted == "float64" else wanted
-
-
-def _published(model: ModelConfig, dataset: DatasetName | None = None) -> Preset | None:
-    """Returns the published preset of a shape, of one study or of either."""
-    for (owner, _), preset in PRESETS.items():
-        if dataset in (None, owner) and same_shape(preset.model, model):
-            return preset
-    return None
-
-
-def _contradictions(
-    layout: Layout, model: ModelConfig, metadata: dict[str, Any], file_name: str
-) -> list[str]:
-    """Returns what a file says of itself that its arrays say otherwise."""
-    true = dict(
-        model_class=layout.class_name,
-        n_classes=model.vocab_size,
-        vocab_size=model.vocab_size,
-        embd_dim=model.embedding_dim,
-        hidden_dim=model.hidden_dim,
-        num_layers=model.num_layers,
-    )
-    found = [
-        f"it says {name} = {metadata[name]!r}, its arrays have {value!r}"
-        for name, value in true.items()
-        if name in metadata and metadata[name] != value
-    ]
-    if "preset" in metadata:
-        preset = Preset.from_dict(metadata["preset"])
-        found += _mislabelled("its preset says", preset, model)
-    for preset in PRESETS.values():
-        if metadata.get("model_name") == preset.title:
-            found += _mislabelled(f"its model_name {preset.title} means", preset, model)
-        if re.fullmatch(rf"{preset.base_name}_(v\d+|latest)", Path(file_name).stem):
-            found += _mislabelled(f"its file name means {preset.title} with", preset, model)
-    return found
-
-
-def _mislabelled(label: str, preset: Preset, model: ModelConfig) -> list[str]:
-    """Returns, in at most one sentence, where a label's preset differs from the arrays."""
-    if same_shape(preset.model, model):
-        return []
-    fields = ("embedding_dim", "hidden_dim", "num_layers", "layer_norm")
-    pairs = {name: (getattr(preset.model, name), getattr(model, name)) for name in fields}
-    parts = [f"{name} {said}, not {true}" for name, (said, true) in pairs.items() if said != true]
-    owner = _published(model)
-    return [f"{label} {', '.join(parts)}" + (f" (they are {owner.title}'s)" if owner else "")]

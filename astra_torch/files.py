@@ -18,11 +18,26 @@ OLDEST_SAFE_TORCH = (2, 10)
 """Unpickling with weights_only=True could corrupt memory before it (CVE-2026-24747)."""
 
 
+OWN_METADATA = "astra"
+"""The key under which a file has this project's JSON text."""
+
+TRAINING = ("optimizer_state_dict", "scheduler_state_dict")
+"""The keys under which a .pth has what training goes on from, where it has it."""
+
+
 class WeightFile(NamedTuple):
-    """What a file holds: a state dict as numpy arrays, and what stands beside it."""
+    """What a file holds.
+
+    Attributes:
+        arrays: the state dict.
+        metadata: text and numbers beside it, and what this project's own JSON text says.
+        training: torch's state dicts of the optimizer and its schedule, by their names in the
+            file; only a .pth has them.
+    """
 
     arrays: Arrays
     metadata: dict[str, Any]
+    training: dict[str, Any] = {}  # noqa: RUF012  # never changed
 
 
 def read_pth(path: Path) -> WeightFile:
@@ -50,11 +65,16 @@ def read_pth(path: Path) -> WeightFile:
             f"{path} is not a checkpoint of the notebooks' form: expected a dictionary with a "
             "'state_dict' of tensors"
         )
-    metadata = {name: value for name, value in checkpoint.items() if name != "state_dict"}
+    training = {name: checkpoint[name] for name in TRAINING if checkpoint.get(name) is not None}
+    metadata = {
+        name: value for name, value in checkpoint.items() if name not in ("state_dict", *TRAINING)
+    }
     for name, value in metadata.items():
         if not isinstance(name, str) or not isinstance(value, str | int | float):
             raise InputError(f"{path}: {name} must be text or a number, got {type(value).__name__}")
-    return WeightFile({name: _to_numpy(name, value) for name, value in state.items()}, metadata)
+    own = _parse(metadata.pop(OWN_METADATA, "{}"), path)
+    arrays = {name: to_numpy(name, value) for name, value in state.items()}
+    return WeightFile(arrays, own | metadata, training)
 
 
 def write_pth(path: Path, weights: WeightFile, *, overwrite: bool = False) -> None:
@@ -66,7 +86,7 @@ def write_pth(path: Path, weights: WeightFile, *, overwrite: bool = False) -> No
     torch = _import_torch()
     state = {name: torch.from_numpy(array.copy()) for name, array in weights.arrays.items()}
     with replacing(path, overwrite=overwrite) as temporary:
-        torch.save({"state_dict": state, **weights.metadata}, temporary)
+        torch.save({"state_dict": state, **weights.metadata, **weights.training}, temporary)
 
 
 def read_safetensors(path: Path) -> WeightFile:
@@ -79,14 +99,12 @@ def read_safetensors(path: Path) -> WeightFile:
     try:
         with safe_open(path, framework="np") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = json.loads((file.metadata() or {}).get("astra", "{}"))
+            text = (file.metadata() or {}).get(OWN_METADATA, "{}")
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise InputError(
             f"{path} is damaged or no safetensors file: {_first_line(error)}"
         ) from error
-    if not isinstance(metadata, dict):
-        raise InputError(f"{path} is damaged: its metadata must be an object, got {metadata!r}")
-    return WeightFile(arrays, metadata)
+    return WeightFile(arrays, _parse(text, path))
 
 
 def write_safetensors(path: Path, weights: WeightFile, *, overwrite: bool = False) -> None:
@@ -95,9 +113,23 @@ def write_safetensors(path: Path, weights: WeightFile, *, overwrite: bool = Fals
     Raises:
         FileExistsError: the file exists and `overwrite` is false.
     """
-    text = json.dumps(weights.metadata, ensure_ascii=False)
     with replacing(path, overwrite=overwrite) as temporary:
-        save_file(weights.arrays, temporary, metadata={"astra": text})
+        save_file(weights.arrays, temporary, metadata={OWN_METADATA: to_text(weights.metadata)})
+
+
+def to_text(metadata: dict[str, Any]) -> str:
+    """Returns what stands under `OWN_METADATA` in a file."""
+    return json.dumps(metadata, ensure_ascii=False)
+
+
+def _parse(text: Any, path: Path) -> dict[str, Any]:
+    try:
+        metadata = json.loads(text)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged: its metadata is no JSON: {error}") from error
+    if not isinstance(metadata, dict):
+        raise InputError(f"{path} is damaged: its metadata must be an object, got {metadata!r}")
+    return metadata
 
 
 def _import_torch() -> Any:
@@ -117,7 +149,8 @@ def _require_file(path: Path) -> None:
         raise InputError(f"there is no file {path}")
 
 
-def _to_numpy(name: str, tensor: Any) -> np.ndarray:
+def to_numpy(name: str, tensor: Any) -> np.ndarray:
+    """Returns a torch tensor as an array; raises `InputError` where numpy has no such type."""
     try:
         return tensor.detach().numpy()
     except (TypeError, RuntimeError) as error:

@@ -84,7 +84,11 @@ class LinearProjection(nn.Module):
 
 
 class GRULanguageModel(nn.Module):
-    """What the four classes share: they differ in the names of their parts only."""
+    """What the four classes share: they differ in the names of their parts only.
+
+    Each makes its parts in the order of the data's way through them. An optimizer's state has no
+    names of its own, and goes by that order.
+    """
 
     embedding: nn.Embedding
 
@@ -220,19 +224,28 @@ class GRU_MediumModel(GRULanguageModel):
         return self.linear
 
 
-class GRU_LargeModel(GRU_MediumModel):
+class GRU_LargeModel(GRULanguageModel):
     """The large names model: three layers and a LayerNorm before the head."""
 
     def __init__(self, n_classes: int, embd_dim: int, hidden_dim: int, dropout: float = 0.2):
         """Draws a new model."""
-        super().__init__(n_classes, embd_dim, hidden_dim, dropout)
+        super().__init__()
+        self.embedding = nn.Embedding(n_classes, embd_dim)
+        self.gru_layer_1 = GRULayer(embd_dim, hidden_dim, dropout)
+        self.gru_layer_2 = GRULayer(hidden_dim, hidden_dim, dropout)
         self.gru_layer_3 = GRULayer(hidden_dim, hidden_dim, dropout)
         self.norm = nn.LayerNorm(hidden_dim)
+        self.linear = LinearProjection(hidden_dim, n_classes)
 
     @property
     def stack(self) -> list[GRULayer]:
         """The recurrent layers, first to last."""
-        return [*super().stack, self.gru_layer_3]
+        return [self.gru_layer_1, self.gru_layer_2, self.gru_layer_3]
+
+    @property
+    def head(self) -> LinearProjection:
+        """The linear head."""
+        return self.linear
 
     @property
     def final_norm(self) -> nn.LayerNorm:

@@ -1,6 +1,7 @@
 """The reference training step: PyTorch's own update rules, clipping and schedule."""
 
-from typing import NamedTuple
+import copy
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +16,18 @@ IGNORE = -100
 
 
 class StepResult(NamedTuple):
-    """What a training step tells: all of the time before its update."""
+    """What a training step tells.
+
+    Attributes:
+        loss_nats: mean loss of the batch, before the update.
+        grad_norm: global norm of the gradient, before clipping.
+        clipped_grad_norm: after it.
+        learning_rate: that the update was made with.
+    """
 
     loss_nats: float
     grad_norm: float
+    clipped_grad_norm: float
     learning_rate: float
 
 
@@ -30,7 +39,10 @@ class ReferenceTrainer:
         rules = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
         self.model = model
         self.optimizer: torch.optim.Optimizer = rules[config.optimizer](
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            # With their names, which torch then writes into the optimizer's state.
+            model.named_parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
         )
         self.schedule: LRScheduler | None = None
         if config.schedule == "cosine":
@@ -53,11 +65,33 @@ class ReferenceTrainer:
         loss.backward()
         # With no limit this only measures.
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip or float("inf"))
+        clipped = nn.utils.get_total_norm(
+            p.grad for p in self.model.parameters() if p.grad is not None
+        )
         self.optimizer.step()
         self.steps_done += 1
         if self.schedule is not None and self.steps_done % self.steps_per_epoch == 0:
             self.schedule.step()
-        return StepResult(loss.item(), norm.item(), learning_rate)
+        return StepResult(loss.item(), norm.item(), clipped.item(), learning_rate)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns torch's own state dicts of optimizer and schedule, and the steps done.
+
+        The tensors are the trainer's own, as torch's are: the next step writes into them.
+        """
+        return {
+            "optimizer_state_dict": self.optimizer.state_dict(),
+            "scheduler_state_dict": None if self.schedule is None else self.schedule.state_dict(),
+            "step": self.steps_done,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state_dict` returned; the model's weights are loaded apart."""
+        state = copy.deepcopy(state)  # torch would go on with the given tensors themselves.
+        self.optimizer.load_state_dict(state["optimizer_state_dict"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["scheduler_state_dict"])
+        self.steps_done = state["step"]
 
 
 def loss_nats(

@@ -52,6 +52,7 @@ def test_names_and_shapes_are_those_of_the_twin(key):
     twin = build_model(model.preset.model, key[0])
     expected = {name: tuple(value.shape) for name, value in twin.state_dict().items()}
     assert {name: array.shape for name, array in model.arrays.items()} == expected
+    assert list(model.arrays) == list(expected) == [name for name, _ in twin.named_parameters()]
     assert type(twin).__name__ == model.layout.class_name
 
 

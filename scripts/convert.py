@@ -1,9 +1,13 @@
 #!/usr/bin/env python
-"""Convert a trained model between a run folder, .pth and .safetensors.
+"""Convert a trained model between a run folder, .pth and .safetensors, or export it to ONNX.
+
+A run and a .pth made of it hold the optimiser's state too, so that training goes on in the other
+framework; --weights-only leaves it out.
 
 Examples:
   python scripts/convert.py runs/shakespeare-gamma-1 gamma.pth
   python scripts/convert.py gamma.pth runs/from-torch
+  python scripts/convert.py runs/shakespeare-gamma-1 model.onnx
   python scripts/convert.py runs/shakespeare-gamma-1 --notebook-dir saved_models
 """
 
@@ -26,11 +30,13 @@ class Arguments:
     source: Positional[Path]
     """A run folder, or a file named .pth or .safetensors."""
     destination: Annotated[Positional[Path | None], default("none")] = None
-    """A new .pth or .safetensors file, or, without a suffix, a new run folder."""
+    """A new .pth, .safetensors or .onnx file, or, without a suffix, a new run folder."""
     notebook_dir: Annotated[Path | None, default("none")] = None
     """Write NAME_v{n}.pth and NAME_latest.pth here, as the notebooks do."""
     trust_shapes: bool = False
     """Go by the arrays' shapes where a label of the file contradicts them."""
+    weights_only: bool = False
+    """Leave the optimiser's state out: of a .pth, two thirds of the size."""
     corpus: Annotated[str | None, default("the study's")] = None
     """The text whose characters are the model's, where the file holds none."""
 
@@ -40,7 +46,10 @@ def main(arguments: Arguments) -> None:
     if not (arguments.destination or arguments.notebook_dir):
         raise InputError("nothing to write: give a destination or --notebook-dir")
     trained = conversion.read(
-        arguments.source, corpus=arguments.corpus, trust_shapes=arguments.trust_shapes
+        arguments.source,
+        corpus=arguments.corpus,
+        trust_shapes=arguments.trust_shapes,
+        weights_only=arguments.weights_only,
     )
     written = []
     if arguments.destination:

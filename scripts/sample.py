@@ -56,7 +56,10 @@ def main(arguments: Arguments) -> None:
     """Loads the model and prints the texts, a word a line, running text between separators."""
     strategy = _strategy(arguments)
     trained = conversion.read(
-        arguments.source, corpus=arguments.corpus, trust_shapes=arguments.trust_shapes
+        arguments.source,
+        corpus=arguments.corpus,
+        trust_shapes=arguments.trust_shapes,
+        weights_only=True,
     )
     vocabulary = trained.vocabulary
     words = vocabulary.end_id is not None

@@ -117,9 +117,13 @@ def main(arguments: Arguments) -> None:
         cli.note(f"go on with: python scripts/train.py --resume {run.folder}")
         raise
     write_samples(run)
-    draw_losses(run)
-    last = run.metrics()[-1]
-    print(f"done: validation loss {last.val_loss_nats:.4f} nats per character, all in {run.folder}")
+    metrics = run.metrics()
+    if metrics:
+        draw_losses(run)
+        loss = f"validation loss {metrics[-1].val_loss_nats:.4f} nats per character"
+    else:
+        loss = "its last epoch had been done before it was imported, so no loss is known"
+    print(f"done: {loss}, all in {run.folder}")
     if run.uses_builtin_text:
         cli.note(experiments.BUILTIN_WARNING)
 

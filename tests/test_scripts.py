@@ -409,7 +409,7 @@ FLAGS = {
     "--schedule --weight-decay --clip --seed --dtype --summary",
     "sample.py": "--prompt --length --num --greedy --temperature --top-k --stateless --seed "
     "--corpus",
-    "convert.py": "--notebook-dir --trust-shapes",
+    "convert.py": "--notebook-dir --trust-shapes --weights-only",
 }
 
 

@@ -1,0 +1,326 @@
+"""ONNX: a model as a graph of standard operators, and onnxruntime's own kernels to run it.
+
+One `GRU` node a layer, with `linear_before_reset=0`: the reset gate acts before the recurrent
+product, as in `astra_jax.gru.gru`. ONNX's z is the share of the old state and ours of the new
+one; since 1 - sigmoid(a) = sigmoid(-a), z's weights and biases change their sign. Nothing else
+is computed: first and second biases stay apart, ONNX has a place for each.
+
+https://onnx.ai/onnx/operators/onnx__GRU.html
+"""
+
+import importlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import astra_jax
+from astra_jax.atomic import write_bytes
+from astra_jax.config import ModelConfig, Preset
+from astra_jax.errors import InputError
+from astra_jax.vocabulary import Vocabulary
+from astra_torch.files import WeightFile
+from astra_torch.weights import Arrays, Layout
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET, IR_VERSION = 17, 8
+"""The first operators with LayerNormalization, and the file format of their time (ONNX 1.12):
+runtimes refuse formats newer than themselves, never older ones."""
+
+METADATA_KEY = "astra"
+"""Where the JSON text is, as in a .safetensors file of this project."""
+
+LAYER_NORM_EPSILON = 1e-5
+"""PyTorch's default, which the study's LayerNorm has."""
+
+MAX_BYTES = 2 * 10**9
+"""Of weights: a protobuf message ends at 2 GiB, and the rest of the graph is small."""
+
+_GATES = (("z", -1), ("r", 1), ("", 1))
+"""ONNX's order of gates: the letter in our names (the candidate has none), and the sign."""
+
+
+def write_onnx(
+    path: Path,
+    weights: WeightFile,
+    config: ModelConfig,
+    layout: Layout,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Writes a .onnx file, whole or not at all; see `to_onnx`.
+
+    Raises:
+        FileExistsError: the file exists and `overwrite` is false.
+        InputError: the model is too large for the format, or ONNX is not installed.
+    """
+    model = to_onnx(weights.arrays, config, layout, weights.metadata)
+    write_bytes(path, model.SerializeToString(), overwrite=overwrite)
+
+
+def to_onnx(
+    arrays: Arrays, config: ModelConfig, layout: Layout, metadata: dict[str, Any]
+) -> "onnx.ModelProto":
+    """Returns a model as a checked ONNX graph, without dropout.
+
+    Inputs are `tokens`, int64 `[batch, time]`, and, if wanted, `h_0`, float32
+    `[layers, batch, hidden]`, zeros by default. Outputs are `logits`, `[batch, time, V]`, and
+    `h_n`, the layers' last states, to go on from as the next `h_0`. There must be at least one
+    sequence of at least one id, each in `[0, V)`: onnxruntime ends the process over no time at
+    all, and counts negative ids from the end.
+
+    All is float32, the one type that onnxruntime's GRU on the CPU has (it declares float64, and
+    raises when it runs): float64 arrays are rounded, and a model trained in bfloat16 products is
+    run in float32 ones.
+
+    Args:
+        arrays: the weights, which `weights.check` has found to fit.
+        config: their shape.
+        layout: how they are named.
+        metadata: goes along as JSON text under the key `astra`.
+
+    Raises:
+        InputError: the model is too large for the format, or ONNX is not installed.
+    """
+    onnx = _import("onnx")
+    if 4 * config.num_parameters > MAX_BYTES:
+        raise InputError(
+            f"a .onnx file holds at most 2 GiB, this model has {config.num_parameters:,} float32 "
+            "parameters: write .safetensors"
+        )
+    model = onnx.helper.make_model(
+        _graph(onnx, arrays, config, layout),
+        producer_name="astra-gru",
+        producer_version=astra_jax.__version__,
+        doc_string="GRU language model of characters: the logits of each next one.",
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata, ensure_ascii=False)})
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _graph(onnx: Any, arrays: Arrays, config: ModelConfig, layout: Layout) -> "onnx.GraphProto":
+    def value(name: str, *shape: int | str) -> Any:
+        kind = onnx.TensorProto.INT64 if name == "tokens" else onnx.TensorProto.FLOAT
+        return onnx.helper.make_tensor_value_info(name, kind, shape)
+
+    states = (config.num_layers, "batch", config.hidden_dim)
+    return onnx.helper.make_graph(
+        _nodes(onnx, config, layout),
+        layout.class_name,
+        inputs=[value("tokens", "batch", "time"), value("h_0", *states)],
+        outputs=[value("logits", "batch", "time", config.vocab_size), value("h_n", *states)],
+        initializer=[
+            onnx.numpy_helper.from_array(array, name)
+            for name, array in _initializers(arrays, config, layout).items()
+        ],
+    )
+
+
+def _nodes(onnx: Any, config: ModelConfig, layout: Layout) -> list[Any]:
+    node = onnx.helper.make_node
+    nodes = [
+        # GRU wants time first. Ids are the smallest thing to turn around, logits the next.
+        node("Transpose", ["tokens"], ["ids"], perm=[1, 0]),
+        node("Gather", ["embedding.weight", "ids"], ["embedded"]),
+        node("Shape", ["tokens"], ["batch_size"], start=0, end=1),
+        node("Concat", ["one", "batch_size", "one"], ["state_shape"], axis=0),
+        node("Expand", ["h_0", "state_shape"], ["states"]),
+        node("Split", ["states"], [f"{cell}.h_0" for cell in layout.cells], axis=0),
+    ]
+    hidden = "embedded"
+    for cell in layout.cells:
+        nodes += _layer_nodes(onnx, cell, hidden, config.hidden_dim)
+        hidden = f"{cell}.hidden"
+    return nodes + _output_nodes(onnx, layout, hidden)
+
+
+def _layer_nodes(onnx: Any, cell: str, inputs: str, hidden_dim: int) -> list[Any]:
+    gru = onnx.helper.make_node(
+        "GRU",
+        [inputs, *(f"{cell}.{name}" for name in ("W", "R", "B")), "", f"{cell}.h_0"],
+        [f"{cell}.directions", f"{cell}.h_n"],
+        name=cell,
+        hidden_size=hidden_dim,
+        linear_before_reset=0,
+    )
+    # [T, 1, B, H]: the axis of directions goes.
+    squeeze = onnx.helper.make_node("Squeeze", [f"{cell}.directions", "one"], [f"{cell}.hidden"])
+    return [gru, squeeze]
+
+
+def _output_nodes(onnx: Any, layout: Layout, hidden: str) -> list[Any]:
+    node, nodes = onnx.helper.make_node, []
+    if layout.layer_norm:
+        inputs, norm = [hidden, "norm.weight", "norm.bias"], dict(epsilon=LAYER_NORM_EPSILON)
+        nodes, hidden = [node("LayerNormalization", inputs, ["normed"], axis=-1, **norm)], "normed"
+    return [
+        *nodes,
+        node("MatMul", [hidden, f"{layout.head}.kernel"], ["products"]),
+        node("Add", ["products", f"{layout.head}.bias"], ["time_major_logits"]),
+        node("Transpose", ["time_major_logits"], ["logits"], perm=[1, 0, 2]),
+        node("Concat", [f"{cell}.h_n" for cell in layout.cells], ["h_n"], axis=0),
+    ]
+
+
+def _initializers(arrays: Arrays, config: ModelConfig, layout: Layout) -> dict[str, np.ndarray]:
+    """Returns the graph's constants, and the state that `h_0` has where none is given."""
+    constants = {
+        "h_0": np.zeros((config.num_layers, 1, config.hidden_dim)),
+        "embedding.weight": arrays["embedding.weight"],
+        f"{layout.head}.kernel": arrays[f"{layout.head}.weight"].T,
+        f"{layout.head}.bias": arrays[f"{layout.head}.bias"],
+    }
+    for cell in layout.cells:
+        constants |= _cell_constants(arrays, cell)
+    if layout.layer_norm:
+        constants |= {name: arrays[name] for name in ("norm.weight", "norm.bias")}
+    rounded = {name: array.astype(np.float32) for name, array in constants.items()}
+    return {"one": np.ones(1, np.int64), **rounded}
+
+
+def _cell_constants(arrays: Arrays, cell: str) -> Arrays:
+    """Returns W `[1, 3H, I]`, R `[1, 3H, H]` and B `[1, 6H]`, for one direction, as ONNX does.
+
+    B is the first biases of all gates, then the second ones. The candidate has no second one.
+    """
+    arrays = {**arrays, f"{cell}.bias_": np.zeros_like(arrays[f"{cell}.bias_r"])}
+
+    def gates(name: str) -> np.ndarray:
+        rows = [sign * arrays[f"{cell}.{name.format(gate)}"] for gate, sign in _GATES]
+        return np.concatenate(rows)
+
+    biases = np.concatenate([gates("W{}x.bias"), gates("bias_{}")])
+    constants = dict(W=gates("W{}x.weight"), R=gates("W{}h.weight"), B=biases)
+    return {f"{cell}.{name}": value[None] for name, value in constants.items()}
+
+
+class OnnxModel:
+    """A .onnx file of this project in onnxruntime, on the CPU.
+
+    Attributes:
+        preset: the shape and the recipe of the model.
+        vocabulary: its characters.
+    """
+
+    preset: Preset
+    vocabulary: Vocabulary
+
+    def __init__(self, source: Path | bytes, *, num_threads: int | None = None):
+        """Loads a model.
+
+        Args:
+            source: a file, or what would be in it.
+            num_threads: that one operator may use; None leaves it to onnxruntime.
+
+        Raises:
+            InputError: there is no such file, it is damaged or not of this project, or
+                onnxruntime is not installed.
+        """
+        name = str(source) if isinstance(source, Path) else "the ONNX model"
+        if isinstance(source, Path) and not source.is_file():
+            raise InputError(f"there is no file {source}")
+        self._session = _session(source, name, num_threads)
+        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if text is None:
+            raise InputError(f"{name} was not written by this project: it has no vocabulary")
+        try:
+            metadata = json.loads(text)
+            self.preset = Preset.from_dict(metadata["preset"])
+            self.vocabulary = Vocabulary.from_dict(metadata["vocabulary"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{name} has unusable metadata: {error}") from error
+
+    def __call__(
+        self, tokens: np.ndarray, h_0: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the logits `[B, T, V]` and the layers' last states `[L, B, H]`, float32.
+
+        Args:
+            tokens: ids `[B, T]`, at least one.
+            h_0: the layers' first states `[L, B, H]`; None is zeros.
+
+        Raises:
+            InputError: the ids or the states are not what they must be.
+        """
+        feeds = _feeds(self.preset.model, tokens, h_0)
+        logits, h_n = self._session.run(["logits", "h_n"], feeds)
+        return logits, h_n
+
+
+def _feeds(model: ModelConfig, tokens: np.ndarray, h_0: np.ndarray | None) -> Arrays:
+    if tokens.ndim != 2 or tokens.size == 0 or tokens.dtype.kind not in "iu":
+        raise InputError(
+            f"tokens must be whole numbers [B, T], at least one, got {tokens.dtype} "
+            f"{list(tokens.shape)}"
+        )
+    if tokens.min() < 0 or tokens.max() >= model.vocab_size:
+        raise InputError(
+            f"tokens must be at least 0 and below {model.vocab_size}, got {tokens.min()} to "
+            f"{tokens.max()}"
+        )
+    if h_0 is None:
+        return {"tokens": tokens.astype(np.int64)}
+    wanted = (model.num_layers, len(tokens), model.hidden_dim)
+    if h_0.shape != wanted:
+        raise InputError(f"h_0 must be [L, B, H] = {list(wanted)}, got {list(h_0.shape)}")
+    return {"tokens": tokens.astype(np.int64), "h_0": h_0.astype(np.float32)}
+
+
+def _session(source: Path | bytes, name: str, num_threads: int | None) -> Any:
+    runtime = _import("onnxruntime")
+    options = runtime.SessionOptions()
+    # What fails is raised; the rest is a warning that the default of h_0 is no constant.
+    options.log_severity_level = 4
+    if num_threads is not None:
+        options.intra_op_num_threads = num_threads
+    model = source if isinstance(source, bytes) else str(source)
+    try:
+        return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # Its exceptions have no other class in common.
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{name} is damaged or no ONNX file: {reason}") from error
+
+
+def continue_greedily(
+    model: OnnxModel, prompt: np.ndarray, num_steps: int, *, stateful: bool = True
+) -> np.ndarray:
+    """Continues N prompts by the most likely ids, as `astra_jax.sampling.continue_ids` does.
+
+    Args:
+        model: what predicts.
+        prompt: ids `[N, P]`, at least one each.
+        num_steps: S, new ids of each, at least one.
+        stateful: whether the state is carried; if not, each step sees the newest id alone.
+
+    Returns:
+        New ids `[N, S]`.
+
+    Raises:
+        InputError: the prompt has no ids of the model, or no steps are asked for.
+    """
+    if num_steps < 1:
+        raise InputError(f"num_steps must be at least 1, got {num_steps}")
+    ids = prompt if stateful else prompt[:, -1:]
+    state, new = None, []
+    for _ in range(num_steps):
+        logits, last = model(ids, state)
+        ids = logits[:, -1:].argmax(axis=-1)
+        state = last if stateful else None
+        new.append(ids)
+    return np.concatenate(new, axis=1)
+
+
+def _import(name: str) -> Any:
+    """Returns a module of the optional extra."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise InputError(
+            "a .onnx file needs the onnx extra: pip install 'astra-gru[onnx]'"
+        ) from error

@@ -1,0 +1,135 @@
+"""What was compared, on what, and how it came out: for a machine to check and a person to read."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from astra_jax.config import Preset
+from astra_jax.corpus import CorpusRecord
+from astra_jax.environment import describe_environment
+from astra_torch.parity.comparison import Comparison, Drift, ParityReport
+from astra_torch.parity.quantities import ParityDtype
+from astra_torch.parity.texts import TextReport
+from astra_torch.weights import Arrays
+
+FORMAT = 1
+DRIFT_POINTS = 200
+"""Steps at which a certificate keeps the drift; each has the worst since the one before."""
+
+_PACKAGES = ("torch", "onnx", "onnxruntime")
+_SWITCHES = ("XLA_FLAGS", "NNX_GRAPH_MODE", "NNX_GRAPH_UPDATES", "JAX_PLATFORMS")
+
+Reports = Mapping[ParityDtype, ParityReport]
+"""Of one level, by type."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """The outcome of `scripts/validate.py`.
+
+    Attributes:
+        preset: model and recipe.
+        corpus: the text of the batches.
+        weights: of each level, where its weights are from and their sha256.
+        levels: the reports of each level that compares numbers.
+        texts: the reports of the samplers.
+        notes: what else a reader should know.
+    """
+
+    preset: Preset
+    corpus: CorpusRecord
+    weights: Mapping[str, Mapping[str, str]]
+    levels: Mapping[str, Reports]
+    texts: tuple[TextReport, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether something was compared, and all of it agrees."""
+        verdicts = [
+            bool(reports) and all(report.ok for report in reports.values())
+            for reports in self.levels.values()
+        ]
+        verdicts += [report.ok for report in self.texts]
+        return bool(verdicts) and all(verdicts)
+
+    def to_json(self) -> str:
+        """Returns everything as JSON text."""
+        switches = {name: os.environ[name] for name in _SWITCHES if name in os.environ}
+        values = {
+            "format": FORMAT,
+            "ok": self.ok,
+            "preset": self.preset.to_dict(),
+            "corpus": dataclasses.replace(self.corpus, path=None).to_dict(),
+            "weights": self.weights,
+            "environment": describe_environment(_PACKAGES) | {"switches": switches},
+            "notes": self.notes,
+            "levels": {
+                level: {dtype: _report(report) for dtype, report in reports.items()}
+                for level, reports in self.levels.items()
+            },
+            "texts": [dataclasses.asdict(report) | {"ok": report.ok} for report in self.texts],
+        }
+        # Infinity is no JSON; what is infinite here is a verdict, and may be text.
+        return json.dumps(_finite(values), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def hash_arrays(arrays: Arrays) -> str:
+    """Returns the sha256 of names, types, shapes and values, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _report(report: ParityReport) -> dict[str, Any]:
+    return {
+        "ok": report.ok,
+        "num_steps": report.num_steps,
+        "num_values": report.num_values,
+        "gaps": report.gaps,
+        "worst": {name: _comparison(one) for name, one in report.by_quantity().items()},
+        "tensors": {str(one.name): _comparison(one) for one in report.comparisons},
+        "drift": _thin(report.drift, report.num_steps),
+        "reference_drift": _thin(report.reference_drift, report.num_steps),
+    }
+
+
+def _comparison(one: Comparison) -> dict[str, Any]:
+    return {
+        "tensor": one.name.tensor,
+        "step": one.step,
+        "max_abs": one.max_abs,
+        "relative": one.relative,
+        "ulp": one.ulp,
+        "bound": one.bound,
+        "ok": one.ok,
+    }
+
+
+def _thin(drift: Drift, num_steps: int) -> dict[str, list[Any]]:
+    """Returns at most `DRIFT_POINTS` steps, and for each the worst since the one before."""
+    if not drift or num_steps < 2:
+        return {}
+    ends = [num_steps * (i + 1) // DRIFT_POINTS for i in range(DRIFT_POINTS)]
+    ends = [end for end in dict.fromkeys(ends) if end]
+    spans = list(zip([0, *ends], ends, strict=False))
+    thinned = {
+        quantity: [float(f"{max(values[start:end]):.3g}") for start, end in spans]
+        for quantity, values in drift.items()
+    }
+    return {"step": ends, **thinned}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

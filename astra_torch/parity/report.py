@@ -1,0 +1,171 @@
+"""What a folder of certificates says: a figure of the drift, and tables for a reader."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # Files only: a window system need not be there.
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+from astra_jax.atomic import replacing, write_text
+from astra_jax.errors import InputError
+from astra_torch.parity.quantities import ParityDtype
+from astra_torch.tolerances import FLOAT64
+
+README, DRIFT_FIGURE, KILL_TABLE = "README.md", "drift.png", "kill-table.json"
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+"""What stands between these lines of the folder's README.md is written here."""
+
+COLORS = ("#1f6f8b", "#c8553d", "#588157", "#7b5ea7", "#b8860b", "#444444")
+
+Certificates = dict[str, dict[str, Any]]
+"""JSON objects by the names of their files."""
+
+
+def write_report(folder: Path) -> list[Path]:
+    """Draws the drift and writes the tables into the folder's README.md.
+
+    Raises:
+        InputError: there is no certificate, or no README.md with a place for the tables.
+    """
+    certificates = _read(folder)
+    if not certificates:
+        raise InputError(f"{folder} holds no certificate: write some by scripts/validate.py --json")
+    readme = folder / README
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise InputError(f"{readme} must have the lines {BEGIN} and {END}, once each")
+    before, _, rest = text.partition(BEGIN)
+    tables = [_numbers_table(certificates), _texts_table(certificates), _kill_table(folder)]
+    body = "\n\n".join(table for table in tables if table)
+    write_text(readme, f"{before}{BEGIN}\n\n{body}\n\n{END}{rest.partition(END)[2]}")
+    return [readme, draw_drift(certificates, folder / DRIFT_FIGURE)]
+
+
+def _read(folder: Path) -> Certificates:
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if "levels" in values:
+            found[path.stem] = values
+    # In the order of the studies: by size.
+    return dict(sorted(found.items(), key=lambda item: _order(item[1])))
+
+
+def _order(values: dict[str, Any]) -> tuple[str, int]:
+    preset = values["preset"]
+    return preset["data"]["dataset"] == "names", preset["model"]["hidden_dim"]
+
+
+def draw_drift(certificates: Certificates, path: Path) -> Path:
+    """Draws how far the parameters of the two frameworks are apart after every step."""
+    figure, panels = plt.subplots(1, 2, figsize=(10.5, 4.4), layout="constrained")
+    for (name, values), color in zip(certificates.items(), COLORS, strict=False):
+        training = values["levels"].get("training", {})
+        title = values["preset"]["title"]
+        for axes, dtype in zip(panels, ("float64", "float32"), strict=True):
+            report = training.get(dtype, {})
+            for drift, style in (("drift", "-"), ("reference_drift", ":")):
+                if report.get(drift):
+                    steps, errors = report[drift]["step"], report[drift]["parameter"]
+                    label = title if style == "-" else None
+                    axes.loglog(steps, errors, style, color=color, label=label, linewidth=1.3)
+        del name
+    _finish(panels[0], "float64: JAX from PyTorch")
+    panels[0].axhline(FLOAT64, color="black", linewidth=0.8)
+    panels[0].annotate("bound", (1, FLOAT64), xytext=(0, 3), textcoords="offset points")
+    _finish(panels[1], "float32: JAX (—) and PyTorch (···) from float64")
+    panels[0].set_ylabel("worst tensor's relative difference")
+    panels[1].legend(frameon=False, fontsize=9)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+    plt.close(figure)
+    return path
+
+
+def _finish(axes: Axes, title: str) -> None:
+    axes.set(xlabel="training step", title=title)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _numbers_table(certificates: Certificates) -> str:
+    """Returns a row for each level of each certificate: its worst quantities."""
+    rows = []
+    for name, values in certificates.items():
+        for level, reports in values["levels"].items():
+            first = next(iter(reports.values()))
+            rows.append(
+                (
+                    f"[{values['preset']['title']}]({name}.json)",
+                    level,
+                    f"{first['num_steps']:,}",
+                    f"{first['num_values']:,}",
+                    *(_worst(reports.get(dtype), dtype) for dtype in ("float64", "float32")),
+                    "ok" if all(report["ok"] for report in reports.values()) else "**OUT**",
+                )
+            )
+    head = ("model", "level", "steps", "values compared", "float64: worst (bound 1e-12)")
+    return _markdown((*head, "float32: worst, of its bound", "verdict"), rows)
+
+
+def _worst(report: dict[str, Any] | None, dtype: ParityDtype) -> str:
+    """Returns the quantity that is nearest to its bound, or beyond."""
+    if report is None:
+        return "–"
+    computed = {name: one for name, one in report["worst"].items() if float(one["bound"])}
+    name, one = max(computed.items(), key=lambda item: _use(item[1]))
+    figure = f"{float(one['relative']):.1e}" if dtype == "float64" else f"{_use(one):.2f}"
+    return f"{figure} ({name})"
+
+
+def _use(one: dict[str, Any]) -> float:
+    return float(one["relative"]) / float(one["bound"])
+
+
+def _texts_table(certificates: Certificates) -> str:
+    rows = [
+        (
+            f"[{values['preset']['title']}]({name}.json)",
+            f"{text['strategy']}, {'stateful' if text['stateful'] else 'stateless'}",
+            f"{text['dtype']}: {' = '.join(text['paths'])}",
+            f"{text['num_characters']:,}",
+            str(len(text["ties"])),
+            str(text["num_mismatches"]),
+        )
+        for name, values in certificates.items()
+        for text in values["texts"]
+    ]
+    head = ("model", "sampler", "paths", "characters", "ties", "differing texts")
+    return _markdown(head, rows)
+
+
+def _kill_table(folder: Path) -> str:
+    """Returns a row for each fault, where it was found first and how many bounds away."""
+    path = folder / KILL_TABLE
+    if not path.is_file():
+        return ""
+    rows = [
+        (fault["fault"], *(_found(fault[dtype]) for dtype in ("float64", "float32")))
+        for fault in json.loads(path.read_text(encoding="utf-8"))["faults"]
+    ]
+    head = ("fault", "float64: level, quantity, × its bound", "float32")
+    return _markdown(head, rows)
+
+
+def _found(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "–"
+    factor = found["factor"]
+    times = "not one" if factor == "inf" else f"{factor:.2g} ×"
+    return f"{found['level']}: {found['check']}, {times}"
+
+
+def _markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    columns = list(head)
+    lines = [columns, ["---"] * len(columns), *map(list, rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

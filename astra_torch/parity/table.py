@@ -1,0 +1,78 @@
+"""A certificate as a table that a person can read."""
+
+from collections.abc import Iterator
+
+from rich.markup import escape
+from rich.table import Table
+
+from astra_torch.parity.certificate import Certificate
+from astra_torch.parity.comparison import ParityReport
+from astra_torch.parity.texts import TextReport
+
+
+def certificate_tables(certificate: Certificate) -> Iterator[Table | str]:
+    """Yields what is to be printed: a table for each level and type, and the verdict."""
+    preset = certificate.preset
+    yield f"{preset.title}, {preset.model.num_parameters:,} parameters: JAX held against PyTorch"
+    for level, reports in certificate.levels.items():
+        for report in reports.values():
+            yield ""
+            yield numbers_table(level, report)
+    if certificate.texts:
+        yield ""
+        yield texts_table(certificate.texts)
+    yield ""
+    yield from (f"[red]{escape(line)}[/]" for line in faults(certificate))
+    yield from certificate.notes
+    yield "all within bounds" if certificate.ok else "[bold red]NOT all within bounds[/]"
+
+
+def numbers_table(level: str, report: ParityReport) -> Table:
+    """Returns a row for each quantity: its worst tensor, how far off, and the bound."""
+    title = f"{level}, {report.dtype}: {report.num_values:,} values"
+    if report.num_steps > 1:
+        title += f" over {report.num_steps:,} steps"
+    table = _table(title, "quantity, worst tensor")
+    for column in ("step", "max abs", "relative", "ULP", "bound", "verdict"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for one in report.by_quantity().values():
+        numbers = f"{one.max_abs:.1e}", f"{one.relative:.1e}", f"{one.ulp:.3g}", f"{one.bound:.1e}"
+        table.add_row(str(one.name), str(one.step), *numbers, _verdict(one.ok))
+    return table
+
+
+def texts_table(reports: tuple[TextReport, ...]) -> Table:
+    """Returns a row for each sampler: what was compared, and where the texts part."""
+    table = _table("texts", "sampler")
+    for column in ("characters", "distinct", "ties", "differ", "verdict"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for one in reports:
+        state = "stateful" if one.stateful else "stateless"
+        counts = one.num_characters, one.num_distinct, len(one.ties), one.num_mismatches
+        table.add_row(
+            f"{one.strategy}, {state}, {one.dtype}: {' = '.join(one.paths)}",
+            *(f"{count:,}" for count in counts),
+            _verdict(one.ok),
+        )
+    return table
+
+
+def _table(title: str, first_column: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1))
+    table.add_column(first_column, overflow="fold")
+    return table
+
+
+def _verdict(ok: bool) -> str:
+    return "ok" if ok else "[bold red]OUT[/]"
+
+
+def faults(certificate: Certificate) -> list[str]:
+    """Returns a line for everything that keeps the certificate from being one."""
+    return [
+        f"{level}, {dtype}: {line}"
+        for level, reports in certificate.levels.items()
+        for dtype, report in reports.items()
+        if not report.ok
+        for line in report.describe().splitlines()
+    ]

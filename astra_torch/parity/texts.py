@@ -1,0 +1,184 @@
+"""Whether the samplers of both frameworks, and of ONNX Runtime, write the same text."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+
+from astra_jax.model import arithmetic
+from astra_jax.sampling import Greedy, Strategy, Temperature, TopK
+from astra_jax.sampling import continue_ids as jax_continue
+from astra_torch import tolerances
+from astra_torch.models import GRULanguageModel as TorchModel
+from astra_torch.models import build_model
+from astra_torch.onnx_models import continue_greedily
+from astra_torch.parity.cases import Case
+from astra_torch.parity.onnx_side import onnx_model
+from astra_torch.parity.quantities import ParityDtype
+from astra_torch.sampling import continue_ids as torch_continue
+from astra_torch.weights import find_layout, to_model
+
+PROMPT_LENGTH = 16
+TEMPERATURE = 0.8
+TOP_K = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tie:
+    """Where two texts part because two characters are equally likely, but for rounding.
+
+    Attributes:
+        stream: which text.
+        position: of the character, counted from 0.
+        gap: between the two characters' logits in float64.
+        bound: what rounding can make of such a gap.
+    """
+
+    stream: int
+    position: int
+    gap: float
+    bound: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextReport:
+    """The same texts by several paths.
+
+    Attributes:
+        strategy: how characters were picked.
+        stateful: whether the state was carried.
+        dtype: type of the arithmetic.
+        paths: who wrote them; the last is what the others are held against.
+        num_characters: compared, of each path: up to the first tie of a text.
+        num_distinct: different characters among them.
+        num_mismatches: texts that part from the reference without a tie.
+        ties: texts that part from it at a tie.
+    """
+
+    strategy: str
+    stateful: bool
+    dtype: ParityDtype
+    paths: tuple[str, ...]
+    num_characters: int
+    num_distinct: int
+    num_mismatches: int
+    ties: tuple[Tie, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is text, and it is the same."""
+        return self.num_characters > 0 and self.num_mismatches == 0
+
+
+Ids = np.ndarray
+"""Of several texts, `[N, S]`."""
+
+
+def check_texts(case: Case, dtype: ParityDtype, num_characters: int) -> tuple[TextReport, ...]:
+    """Compares the samplers on at least so many characters each, with the state and without.
+
+    In float64 JAX and PyTorch draw from the same uniform numbers. In float32, where ONNX Runtime
+    computes as well, all three write greedily, since rounding decides draws too often.
+    """
+    prompts = np.concatenate([case.draw(step).inputs for step in range(2)])[:, :PROMPT_LENGTH]
+    num_steps = -(-num_characters // len(prompts))
+    writers = _Writers(case, dtype, prompts, num_steps)
+    strategies: dict[str, Strategy] = {"greedy": Greedy()}
+    if dtype == "float64":
+        strategies[f"temperature {TEMPERATURE:g}"] = Temperature(TEMPERATURE)
+        k = min(TOP_K, case.preset.model.vocab_size)
+        strategies[f"top-k {k}"] = TopK(k)
+    return tuple(
+        writers.compare(name, strategy, stateful)
+        for name, strategy in strategies.items()
+        for stateful in (True, False)
+    )
+
+
+class _Writers:
+    """The samplers of one model, and the texts that they begin with."""
+
+    def __init__(self, case: Case, dtype: ParityDtype, prompts: Ids, num_steps: int):
+        self.case, self.prompts = case, prompts
+        self.dtype: ParityDtype = dtype
+        self.uniforms = np.random.default_rng(case.preset.train.seed).random(
+            (num_steps, len(prompts))
+        )
+        self.twin = _twin(case, dtype)
+
+    def compare(self, name: str, strategy: Strategy, stateful: bool) -> TextReport:
+        """Writes by every path and holds the texts against PyTorch's."""
+        paths: dict[str, Callable[[Strategy, bool], Ids]] = {"JAX": self._jax}
+        if self.dtype == "float32":
+            paths["ONNX Runtime"] = self._onnx
+        reference = self._torch(strategy, stateful)
+        agreed = np.full(len(self.prompts), reference.shape[1])
+        ties, mismatches = [], 0
+        for write in paths.values():
+            ours = write(strategy, stateful)
+            for stream in np.flatnonzero((ours != reference).any(axis=1)).tolist():
+                first = int(np.argmax(ours[stream] != reference[stream]))
+                agreed[stream] = min(agreed[stream], first)
+                tie = self._tie(stream, first, ours, reference, stateful)
+                if isinstance(strategy, Greedy) and tie.gap <= tie.bound:
+                    ties.append(tie)
+                else:
+                    mismatches += 1
+        return TextReport(
+            strategy=name,
+            stateful=stateful,
+            dtype=self.dtype,
+            paths=(*paths, "PyTorch"),
+            num_characters=int(agreed.sum()),
+            num_distinct=len(np.unique(reference)),
+            num_mismatches=mismatches,
+            ties=tuple(ties),
+        )
+
+    def _tie(self, stream: int, place: int, ours: Ids, reference: Ids, stateful: bool) -> Tie:
+        """Looks in float64 at the two characters at which a text parts from the reference."""
+        read = np.concatenate([self.prompts[stream], reference[stream, :place]])
+        tokens = torch.tensor(read if stateful else read[-1:])[None].long()
+        with torch.inference_mode():
+            exact = _twin(self.case, "float64")(tokens)[0][0, -1]
+            rounded = self.twin(tokens)[0][0, -1]
+        error = float((rounded - exact).abs().max())
+        floor = float(np.finfo(self.dtype).eps) * float(exact.abs().max())
+        # Each of the two logits may be off by as much as any logit of that type.
+        bound = 2 * tolerances.FLOAT32_FACTOR * max(error, floor)
+        one, other = exact[ours[stream, place]], exact[reference[stream, place]]
+        return Tie(stream=stream, position=place, gap=float((one - other).abs()), bound=bound)
+
+    def _jax(self, strategy: Strategy, stateful: bool) -> Ids:
+        model = self.case.preset.model
+        layout = find_layout(model, self.case.preset.data.dataset)
+        with arithmetic(self.dtype):
+            arrays = {n: array.astype(self.dtype) for n, array in self.case.arrays.items()}
+            graph, params = nnx.split(to_model(arrays, model, layout, self.dtype))
+            prompt, uniforms = jnp.asarray(self.prompts), jnp.asarray(self.uniforms, self.dtype)
+            return np.asarray(jax_continue(graph, params, prompt, uniforms, strategy, stateful))
+
+    def _torch(self, strategy: Strategy, stateful: bool) -> Ids:
+        uniforms = torch.from_numpy(self.uniforms.astype(self.dtype))
+        return torch_continue(
+            self.twin,
+            torch.from_numpy(self.prompts).long(),
+            uniforms,
+            temperature=getattr(strategy, "temperature", None),
+            top_k=getattr(strategy, "k", None),
+            stateful=stateful,
+        ).numpy()
+
+    def _onnx(self, strategy: Strategy, stateful: bool) -> Ids:
+        assert isinstance(strategy, Greedy)
+        model, steps = onnx_model(self.case), len(self.uniforms)
+        return continue_greedily(model, self.prompts, steps, stateful=stateful)
+
+
+def _twin(case: Case, dtype: ParityDtype) -> TorchModel:
+    model = build_model(case.preset.model, case.preset.data.dataset).to(getattr(torch, dtype))
+    model.load_state_dict({n: torch.tensor(a) for n, a in case.twin_arrays.items()}, strict=True)
+    return model.eval()

@@ -1,0 +1,319 @@
+"""Single faults, each of which the comparisons must find.
+
+Most are a change of one expression in the source of one function of the product, so that what
+is broken is the product's own code; the product knows nothing of them. A fault says at which
+level it must show first.
+"""
+
+import inspect
+import math
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+
+from astra_jax import datasets, losses, model, optimizers, sampling, training
+from astra_jax.gru import scan
+from astra_torch import onnx_models, weights
+
+Patch = pytest.MonkeyPatch
+Inject = Callable[[Patch], None]
+
+Study = Literal["astra", "names"]
+FaultLevel = Literal["logits", "gradients", "training", "onnx", "texts"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault.
+
+    Attributes:
+        name: what is wrong.
+        level: the first at which it must be found, in float64 but for `onnx`.
+        study: whose models it concerns.
+        inject: puts it in.
+        in_data: whether it is in what makes the batches, which must then be made anew.
+    """
+
+    name: str
+    level: FaultLevel
+    study: Study
+    inject: Inject
+    in_data: bool = False
+
+
+def change(function: Any, old: str, new: str, **more: Any) -> Inject:
+    """Returns what replaces an expression in a function's source.
+
+    Args:
+        function: of the product. Its code is exchanged in place, so that all who have imported
+            it get the changed one.
+        old: what stands there, exactly once.
+        new: what is to stand there.
+        more: names that the new expression needs.
+    """
+    plain = inspect.unwrap(function)
+    source = textwrap.dedent(inspect.getsource(plain))
+    assert source.count(old) == 1, f"{old!r} stands {source.count(old)} times in {plain}"
+
+    def inject(patch: Patch) -> None:
+        namespace = {**plain.__globals__}
+        exec(compile(source.replace(old, new), "<fault>", "exec"), namespace)
+        changed: Any = namespace[plain.__name__]
+        changed = inspect.unwrap(getattr(changed, "fget", changed))
+        patch.setattr(plain, "__code__", changed.__code__)
+        for name, value in more.items():
+            patch.setitem(plain.__globals__, name, value)
+
+    return inject
+
+
+def change_table(entry: Callable[[weights.Entry], weights.Entry]) -> Inject:
+    """Returns what changes the converter's table, for reading and for writing alike.
+
+    A round trip is still exact to the bit: only what is computed from the weights can tell.
+    """
+    right = weights.entries
+
+    def inject(patch: Patch) -> None:
+        patch.setattr(weights, "entries", lambda layout: map(entry, right(layout)))
+
+    return inject
+
+
+def change_constant(module: Any, name: str, value: Any) -> Inject:
+    """Returns what gives a constant of a module another value."""
+    return lambda patch: patch.setattr(module, name, value)
+
+
+def _transpose_square(entry: weights.Entry) -> weights.Entry:
+    return entry._replace(transposed=False) if entry.shape == "HH" else entry
+
+
+def _swap_gates(entry: weights.Entry) -> weights.Entry:
+    return entry if entry.gate in (None, 2) else entry._replace(gate=1 - entry.gate)
+
+
+def _swap_second_biases(entry: weights.Entry) -> weights.Entry:
+    return _swap_gates(entry) if entry.path[-1] == "bias_hh" else entry
+
+
+def _swap_layers(entry: weights.Entry) -> weights.Entry:
+    part, *rest = entry.path
+    if part != "layers" or rest[0] == 0:  # The first layer is of another width.
+        return entry
+    return entry._replace(path=(part, 2 if rest[0] == 1 else 1, *rest[1:]))
+
+
+_ADAM = "scale_by_adam(), *decay"
+_NOT_BIASES = (
+    "optax.add_decayed_weights(config.weight_decay, mask=lambda params: "
+    "jax.tree_util.tree_map_with_path(lambda path, _: 'bias' not in str(path), params))"
+)
+_TENSOR_NORM = "max_norm / (jnp.sqrt(jnp.sum(g * g)) + TORCH_CLIP_EPSILON)"
+_run = scan.scan_gru
+_states, _forward = model.GRULanguageModel.hidden_states, model.GRULanguageModel.__call__
+
+RECURRENCE = {
+    "z complemented": change(_run, "(1 - z) * h + z * n", "z * h + (1 - z) * n"),
+    "reset after the product": change(
+        _run, "project(r * h, kernel_hh[2])", "r * project(h, kernel_hh[2])"
+    ),
+    "candidate reset by z": change(_run, "project(r * h", "project(z * h"),
+    "second bias of r dropped": change(_run, " + bias_r)", ")"),
+    "second bias of z dropped": change(_run, " + bias_z)", ")"),
+    "bias of the candidate dropped": change(_run, " + bias_nx", ""),
+    "dropout missing": change(_run, "if keep_t is not None", "if False"),
+    "dropout not scaled": change(_run, "h / (1 - dropout)", "h"),
+    "dropout scaled by its own rate": change(_run, "(1 - dropout)", "dropout"),
+    "dropout inverted": change(_run, "where(keep_t", "where(~keep_t"),
+    "dropout not carried": change(_run, "h = jnp.where(", "return h, jnp.where("),
+    "time reversed": change(_run, "(inputs, keep))", "(inputs, keep), reverse=True)"),
+    "states rounded to float32": change(
+        _run, "return h, h", "return (h.astype(jnp.float32).astype(h.dtype),) * 2"
+    ),
+    "products of bfloat16": change(
+        _run, "values.astype(dtype)", "values.astype(jnp.bfloat16).astype(dtype)"
+    ),
+    "first state not zero": change(
+        model.GRULanguageModel.initial_state, "jnp.zeros(", "1e-9 + jnp.zeros("
+    ),
+    "every layer drops what the first does": change(_states, "keep[index]", "keep[0]"),
+    "last state is the first": change(_states, "last.append(h_n)", "last.append(hidden[0])"),
+    "head without its bias": change(
+        _forward, "self.head(outputs)", "(self.head(outputs) - self.head.bias[...][None, None])"
+    ),
+}
+NORM = {
+    "LayerNorm missing": change(
+        _forward, "hiddens[-1] if self.norm is None else self.norm(hiddens[-1])", "hiddens[-1]"
+    ),
+    "epsilon of LayerNorm": change_constant(model, "LAYER_NORM_EPSILON", 1e-6),
+    "padding embedded as zero": change(
+        _states, "self.embedding(tokens.T)", "self.embedding(tokens.T) * (tokens.T != 0)[..., None]"
+    ),
+}
+CONVERTER = {
+    "square kernels transposed": change_table(_transpose_square),
+    "r and z swapped": change_table(_swap_gates),
+    "second biases swapped": change_table(_swap_second_biases),
+    "layers swapped": change_table(_swap_layers),
+    "one weight rounded on the way": change(
+        weights.to_params,
+        "_put(tree, entry.path, value)",
+        "_put(tree, entry.path, value * (1 + 1e-15))",
+    ),
+}
+WINDOWS = {
+    "targets not shifted": change(
+        datasets.TextWindows.batch, "windows[:, 1:], IGNORE", "windows[:, :-1], IGNORE"
+    ),
+    "windows one character late": change(
+        datasets.TextWindows.batch, "rows[:, None] + jnp", "rows[:, None] + 1 + jnp"
+    ),
+}
+LOSS = {
+    "loss in bits": change(
+        losses.cross_entropy, "total / count", "total / math.log(2) / count", math=math
+    ),
+    "loss summed over the batch": change(
+        losses.cross_entropy, "count.astype(total.dtype)", "targets.shape[1]"
+    ),
+}
+IGNORED = {
+    "ignored targets counted in the mean": change(
+        losses.cross_entropy, "count.astype(total.dtype)", "targets.size"
+    ),
+    "ignored targets trained on": change(
+        losses.cross_entropy_sum, "targets != IGNORE", "targets == targets"
+    ),
+}
+GRADIENTS = {
+    "second biases not trained": change(
+        _run, "weights.bias_hh[:, None]", "lax.stop_gradient(weights.bias_hh)[:, None]"
+    ),
+    "no gradient through the reset": change(_run, "(r * h", "(lax.stop_gradient(r) * h"),
+    "no gradient through time": change(_run, "(1 - z) * h", "(1 - z) * lax.stop_gradient(h)"),
+    "no gradient into the embedding": change(
+        _states, "self.embedding(tokens.T)", "jax.lax.stop_gradient(self.embedding(tokens.T))"
+    ),
+    "no epsilon in the clip": change(
+        optimizers.clip_by_global_norm, "norm + TORCH_CLIP_EPSILON", "norm"
+    ),
+    "clip of each tensor alone": change(
+        optimizers.clip_by_global_norm,
+        "g * factor.astype(g.dtype)",
+        f"g * jnp.minimum(1.0, {_TENSOR_NORM})",
+    ),
+}
+UPDATE = {
+    "clip missing": change(optimizers.make_optimizer, "if config.clip is None", "if True"),
+    "clip after Adam": change(
+        optimizers.make_optimizer, f"*clip, {_ADAM}", "scale_by_adam(), *clip, *decay"
+    ),
+    "cosine one epoch ahead": change(
+        optimizers.learning_rate_schedule, "// steps_per_epoch", "// steps_per_epoch + 1"
+    ),
+    "cosine falls at every step": change(
+        optimizers.learning_rate_schedule, "// steps_per_epoch", "/ steps_per_epoch"
+    ),
+    "cosine one step late": change(
+        optimizers.learning_rate_schedule, "jnp.asarray(step) //", "(jnp.asarray(step) - 1) //"
+    ),
+    "step counted twice": change(
+        training.Trainer.apply_gradients, "state.step + 1", "state.step + 2"
+    ),
+    "decay missing": change(optimizers.make_optimizer, "if config.weight_decay", "if False"),
+    "decay coupled": change(optimizers.make_optimizer, _ADAM, "*decay, scale_by_adam()"),
+    "decay not scaled by the learning rate": change(
+        optimizers.make_optimizer,
+        "*decay, optax.scale_by_learning_rate(schedule))",
+        "optax.scale_by_learning_rate(schedule), optax.add_decayed_weights(-config.weight_decay))",
+    ),
+    "decay skips the biases": change(
+        optimizers.make_optimizer, "optax.add_decayed_weights(config.weight_decay)", _NOT_BIASES
+    ),
+}
+ADAM = {
+    "epsilon inside the root": change(
+        optimizers.scale_by_adam,
+        "(jnp.sqrt(v / -jnp.expm1(steps * math.log(BETA_2))) + EPSILON)",
+        "jnp.sqrt(v / -jnp.expm1(steps * math.log(BETA_2)) + EPSILON)",
+    ),
+    "epsilon missing": change_constant(optimizers, "EPSILON", 0.0),
+    "bias correction one step ahead": change(
+        optimizers.scale_by_adam, "jnp.asarray(count, m.dtype)", "jnp.asarray(count + 1, m.dtype)"
+    ),
+    "bias correction missing": change(
+        optimizers.scale_by_adam, "jnp.asarray(count, m.dtype)", "jnp.asarray(10**6, m.dtype)"
+    ),
+    "second decay rate of 0.99": change_constant(optimizers, "BETA_2", 0.99),
+    "second moment of magnitudes": change(optimizers.scale_by_adam, "g**2", "jnp.abs(g)"),
+    "momentum missing": change(optimizers.scale_by_adam, "BETA_1 * m + (1 - BETA_1) * g", "g"),
+}
+WORDS = {
+    "last partial batch dropped": change(
+        datasets.PaddedWords.max_steps.fget,
+        "math.ceil(self.inputs.shape[0] / self.batch_size)",
+        "self.inputs.shape[0] // self.batch_size",
+    ),
+    "empty rows counted": change(
+        datasets.PaddedWords.batch, "(rows != EMPTY)[:, None]", "(rows == rows)[:, None]"
+    ),
+}
+SAMPLERS = {
+    "state carried where it is not to be": change(
+        sampling.continue_ids, "last if stateful else state", "last"
+    ),
+    "state not carried where it is to be": change(
+        sampling.continue_ids, "last if stateful else state", "state"
+    ),
+    "first character of the prompt read alone": change(
+        sampling.continue_ids, "logits[:, -1]", "logits[:, 0]"
+    ),
+    "temperature multiplied": change(
+        sampling.Temperature.pick, "below / temperature", "below * temperature"
+    ),
+    "one more than k": change(sampling.TopK.pick, "(logits, self.k)", "(logits, self.k + 1)"),
+    "second most likely": change(
+        sampling.Greedy.pick, "jnp.argmax(logits, axis=-1)", "jnp.argsort(logits, axis=-1)[..., -2]"
+    ),
+}
+_constants = onnx_models._cell_constants
+ONNX = {
+    "ONNX: z not complemented": change_constant(
+        onnx_models, "_GATES", (("z", 1), ("r", 1), ("", 1))
+    ),
+    "ONNX: gates in another order": change_constant(
+        onnx_models, "_GATES", (("r", 1), ("z", -1), ("", 1))
+    ),
+    "ONNX: reset after the product": change(
+        onnx_models._layer_nodes, "linear_before_reset=0", "linear_before_reset=1"
+    ),
+    "ONNX: second biases dropped": change(_constants, 'gates("bias_{}")', '0 * gates("bias_{}")'),
+    "ONNX: epsilon of LayerNorm": change_constant(onnx_models, "LAYER_NORM_EPSILON", 1e-3),
+}
+
+
+def _faults(
+    level: FaultLevel, study: Study, injections: dict[str, Inject], in_data: bool = False
+) -> list[Fault]:
+    return [Fault(name, level, study, inject, in_data) for name, inject in injections.items()]
+
+
+FAULTS = [
+    *_faults("logits", "astra", RECURRENCE),
+    *_faults("logits", "names", NORM),
+    *_faults("logits", "names", CONVERTER),
+    *_faults("logits", "astra", WINDOWS, in_data=True),
+    *_faults("logits", "astra", LOSS),
+    *_faults("logits", "names", IGNORED),
+    *_faults("gradients", "astra", GRADIENTS),
+    *_faults("training", "astra", UPDATE),
+    *_faults("training", "names", ADAM),
+    *_faults("training", "names", WORDS, in_data=True),
+    *_faults("texts", "astra", SAMPLERS),
+    *_faults("onnx", "names", ONNX),
+]
