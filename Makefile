@@ -11,13 +11,20 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DATASET_FLAG := $(if $(DATASET),--dataset $(DATASET))
 
-.PHONY: train test lint types format clean
+.PHONY: train test test-switches lint types format clean
 
 train: .venv/.installed
 	$(BIN)/python scripts/train.py --model $(MODEL) $(DATASET_FLAG) $(ARGS)
 
 test: lint types
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --quiet
+
+# The parity tests with XLA's newer CPU products off, and under the coming defaults of NNX.
+test-switches: .venv/.installed-dev
+	XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type= \
+		$(BIN)/python -m pytest parity_tests --numprocesses 2 --dist loadfile --quiet
+	NNX_GRAPH_MODE=false NNX_GRAPH_UPDATES=false \
+		$(BIN)/python -m pytest parity_tests --numprocesses 2 --dist loadfile --quiet
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check --quiet .

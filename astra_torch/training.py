@@ -9,10 +9,8 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from astra_jax.config import TrainConfig
+from astra_torch.data import IGNORE
 from astra_torch.models import GRULanguageModel
-
-IGNORE = -100
-"""torch's default `ignore_index`."""
 
 
 class StepResult(NamedTuple):

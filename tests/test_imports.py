@@ -11,7 +11,7 @@ JAX_MODULES = [
     str(path.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__init__")
     for path in sorted((ROOT / "astra_jax").rglob("*.py"))
 ]
-TORCH_MODULES = ["astra_torch.models", "astra_torch.training", "astra_torch.sampling"]
+TORCH_MODULES = [f"astra_torch.{name}" for name in ("models", "data", "training", "sampling")]
 
 _BLOCKED = """
 import sys

@@ -101,10 +101,12 @@ def subject_of_files(
         )
         for path in (paths[0], paths[-1])
     )
-    if first.preset.model != last.preset.model:
+    # A file of the names study does not know its dropout.
+    sizes = [(one.layout, {n: a.shape for n, a in one.arrays.items()}) for one in (first, last)]
+    if sizes[0] != sizes[1]:
         raise InputError(
-            f"{paths[0]} and {paths[-1]} are different models: {first.preset.model} and "
-            f"{last.preset.model}; give two forms of one"
+            f"{paths[0]} and {paths[-1]} are different models, {first.preset.model} and "
+            f"{last.preset.model}: give two forms of one"
         )
     preset = first.preset if seed is None else override(first.preset, seed=seed)
     corpus, split = _split(preset, corpus_source or _known_corpus(first))
