@@ -53,9 +53,20 @@ def test_nothing_nan_or_dead_or_empty_counts_as_agreement():
     assert not agrees(np.zeros(3), np.zeros(3))
     assert not agrees(some[:2], some)
     assert not agrees(some[:0], some[:0])
+    assert not agrees(some, some, bound=np.inf)
     # Weights may be zero, if they are so on both sides to the bit.
     assert agrees(np.zeros(3), np.zeros(3), bound=0.0)
     assert not agrees(np.full(3, 1e-300), np.zeros(3), bound=0.0)
+
+
+def test_both_float32_results_overflowing_is_no_agreement():
+    case = make_case("astra")
+    arrays = {name: array.copy() for name, array in case.arrays.items()}
+    arrays["fc.linear_projection.weight"][:] = 3e38
+    huge = dataclasses.replace(case, arrays=arrays, twin_arrays=arrays)
+    report = check(huge, "logits", dtypes=["float32"])["float32"]
+    assert not report.ok
+    assert any(not one.ok for one in report.comparisons if one.name == Name("logits"))
 
 
 def test_a_quantity_that_one_side_lacks_is_an_error():

@@ -43,15 +43,15 @@ class Comparison:
 
     @property
     def ok(self) -> bool:
-        """Whether the two agree."""
-        return self.size > 0 and self.relative <= self.bound
+        """Whether the two agree. A bound is infinite where the reference itself has failed."""
+        return self.size > 0 and self.relative <= self.bound < math.inf
 
     @property
     def use(self) -> float:
         """The share of the bound that is used up; above 1 is out of bound."""
-        if self.relative == 0.0:
-            return 0.0
-        return self.relative / self.bound if self.bound else math.inf
+        if self.ok or 0.0 < self.bound < math.inf:
+            return self.relative / (self.bound or 1.0)
+        return math.inf
 
     def __str__(self) -> str:
         return (

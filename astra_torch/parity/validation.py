@@ -97,7 +97,10 @@ def subject_of_files(
         raise InputError(f"--weights takes one or two models, got {len(paths)}")
     first, last = (
         conversion.read(
-            path, corpus=corpus_source if path.is_file() else None, trust_shapes=trust_shapes
+            path,
+            corpus=corpus_source if path.is_file() else None,
+            trust_shapes=trust_shapes,
+            weights_only=True,
         )
         for path in (paths[0], paths[-1])
     )
