@@ -21,7 +21,7 @@ from astra_jax.experiments import BUILTIN_WARNING
 from astra_jax.presets import find_preset, override
 from astra_torch.parity.checks import DTYPES
 from astra_torch.parity.progress import StageProgress
-from astra_torch.parity.table import certificate_tables
+from astra_torch.parity.table import WIDTH, certificate_tables
 from astra_torch.parity.validation import (
     Stage,
     Subject,
@@ -84,7 +84,7 @@ def main(arguments: Arguments) -> int:
         )
     finally:
         progress.end()
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, width=WIDTH)
     for part in certificate_tables(certificate):
         console.print(part)
     if arguments.json:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from astra_torch.weights import Arrays
 FORMAT = 1
 DRIFT_POINTS = 200
 """Steps at which a certificate keeps the drift; each has the worst since the one before."""
+
+DRAWN = "drawn from seed"
+"""How the source of weights begins that are of no file."""
 
 _PACKAGES = ("torch", "onnx", "onnxruntime")
 _SWITCHES = ("XLA_FLAGS", "NNX_GRAPH_MODE", "NNX_GRAPH_UPDATES", "JAX_PLATFORMS")
@@ -74,8 +78,7 @@ class Certificate:
             },
             "texts": [dataclasses.asdict(report) | {"ok": report.ok} for report in self.texts],
         }
-        # Infinity is no JSON; what is infinite here is a verdict, and may be text.
-        return json.dumps(_finite(values), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return _dump(values) + "\n"
 
 
 def hash_arrays(arrays: Arrays) -> str:
@@ -121,15 +124,34 @@ def _thin(drift: Drift, num_steps: int) -> dict[str, list[Any]]:
     ends = [end for end in dict.fromkeys(ends) if end]
     spans = list(zip([0, *ends], ends, strict=False))
     thinned = {
-        quantity: [float(f"{max(values[start:end]):.3g}") for start, end in spans]
+        quantity: [max(values[start:end]) for start, end in spans]
         for quantity, values in drift.items()
     }
     return {"step": ends, **thinned}
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and value in (float("inf"), float("-inf")):
-        return str(value)
+def _dump(value: Any, indent: str = "") -> str:
+    """Returns JSON with one line for every object or list that holds no other."""
+    parts = value.values() if isinstance(value, Mapping) else value
+    if not isinstance(value, Mapping | list | tuple) or not any(
+        isinstance(part, Mapping | list | tuple) for part in parts
+    ):
+        return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+    inner = indent + " "
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+        lines = [f"{json.dumps(name)}: {_dump(part, inner)}" for name, part in value.items()]
+        begin, end = "{}"
+    else:
+        lines, (begin, end) = [_dump(part, inner) for part in value], "[]"
+    return f"{begin}\n{inner}" + f",\n{inner}".join(lines) + f"\n{indent}{end}"
+
+
+def _plain(value: Any) -> Any:
+    """Returns what JSON has a form for: it has none for infinity, which is a verdict here."""
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if math.isfinite(value) else str(value)
+    return value

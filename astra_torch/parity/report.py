@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 
 from astra_jax.atomic import replacing, write_text
 from astra_jax.errors import InputError
+from astra_torch.parity.certificate import DRAWN
 from astra_torch.parity.quantities import ParityDtype
 from astra_torch.tolerances import FLOAT64
 
@@ -64,7 +65,7 @@ def _order(values: dict[str, Any]) -> tuple[str, int]:
 def draw_drift(certificates: Certificates, path: Path) -> Path:
     """Draws how far the parameters of the two frameworks are apart after every step."""
     figure, panels = plt.subplots(1, 2, figsize=(10.5, 4.4), layout="constrained")
-    for (name, values), color in zip(certificates.items(), COLORS, strict=False):
+    for values, color in zip(certificates.values(), COLORS, strict=False):
         training = values["levels"].get("training", {})
         title = values["preset"]["title"]
         for axes, dtype in zip(panels, ("float64", "float32"), strict=True):
@@ -74,7 +75,6 @@ def draw_drift(certificates: Certificates, path: Path) -> Path:
                     steps, errors = report[drift]["step"], report[drift]["parameter"]
                     label = title if style == "-" else None
                     axes.loglog(steps, errors, style, color=color, label=label, linewidth=1.3)
-        del name
     _finish(panels[0], "float64: JAX from PyTorch")
     panels[0].axhline(FLOAT64, color="black", linewidth=0.8)
     panels[0].annotate("bound", (1, FLOAT64), xytext=(0, 3), textcoords="offset points")
@@ -93,6 +93,13 @@ def _finish(axes: Axes, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _link(name: str, values: dict[str, Any]) -> str:
+    """Returns what a certificate is of, as a link to it."""
+    source = next(iter(values["weights"].values()))["source"]
+    trained = "" if source.startswith(DRAWN) else f", {source}"
+    return f"[{values['preset']['title']}{trained}]({name}.json)"
+
+
 def _numbers_table(certificates: Certificates) -> str:
     """Returns a row for each level of each certificate: its worst quantities."""
     rows = []
@@ -101,7 +108,7 @@ def _numbers_table(certificates: Certificates) -> str:
             first = next(iter(reports.values()))
             rows.append(
                 (
-                    f"[{values['preset']['title']}]({name}.json)",
+                    _link(name, values),
                     level,
                     f"{first['num_steps']:,}",
                     f"{first['num_values']:,}",
@@ -130,7 +137,7 @@ def _use(one: dict[str, Any]) -> float:
 def _texts_table(certificates: Certificates) -> str:
     rows = [
         (
-            f"[{values['preset']['title']}]({name}.json)",
+            _link(name, values),
             f"{text['strategy']}, {'stateful' if text['stateful'] else 'stateless'}",
             f"{text['dtype']}: {' = '.join(text['paths'])}",
             f"{text['num_characters']:,}",

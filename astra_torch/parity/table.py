@@ -1,6 +1,6 @@
 """A certificate as a table that a person can read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich.markup import escape
 from rich.table import Table
@@ -8,6 +8,9 @@ from rich.table import Table
 from astra_torch.parity.certificate import Certificate
 from astra_torch.parity.comparison import ParityReport
 from astra_torch.parity.texts import TextReport
+
+WIDTH = 120
+"""Columns of the tables, on a screen that is narrower too: the names of tensors are long."""
 
 
 def certificate_tables(certificate: Certificate) -> Iterator[Table | str]:
@@ -28,38 +31,42 @@ def certificate_tables(certificate: Certificate) -> Iterator[Table | str]:
 
 
 def numbers_table(level: str, report: ParityReport) -> Table:
-    """Returns a row for each quantity: its worst tensor, how far off, and the bound."""
+    """Returns a row for each quantity: how far off its worst tensor is, and the bound."""
     title = f"{level}, {report.dtype}: {report.num_values:,} values"
     if report.num_steps > 1:
         title += f" over {report.num_steps:,} steps"
-    table = _table(title, "quantity, worst tensor")
-    for column in ("step", "max abs", "relative", "ULP", "bound", "verdict"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = _table(
+        title, ("step", "max abs", "relative", "ULP", "bound", "verdict"), "worst tensor"
+    )
     for one in report.by_quantity().values():
         numbers = f"{one.max_abs:.1e}", f"{one.relative:.1e}", f"{one.ulp:.3g}", f"{one.bound:.1e}"
-        table.add_row(str(one.name), str(one.step), *numbers, _verdict(one.ok))
+        quantity, tensor = one.name
+        table.add_row(quantity, str(one.step), *numbers, _verdict(one.ok), tensor)
     return table
 
 
 def texts_table(reports: tuple[TextReport, ...]) -> Table:
     """Returns a row for each sampler: what was compared, and where the texts part."""
-    table = _table("texts", "sampler")
-    for column in ("characters", "distinct", "ties", "differ", "verdict"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = _table("texts", ("characters", "distinct", "ties", "differ", "verdict"), "paths")
     for one in reports:
         state = "stateful" if one.stateful else "stateless"
         counts = one.num_characters, one.num_distinct, len(one.ties), one.num_mismatches
         table.add_row(
-            f"{one.strategy}, {state}, {one.dtype}: {' = '.join(one.paths)}",
+            f"{one.strategy}, {state}",
             *(f"{count:,}" for count in counts),
             _verdict(one.ok),
+            f"{one.dtype}: {' = '.join(one.paths)}",
         )
     return table
 
 
-def _table(title: str, first_column: str) -> Table:
+def _table(title: str, numbers: Iterable[str], last: str) -> Table:
+    """Returns an empty table. What is longest stands last, where a narrow screen may break it."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1))
-    table.add_column(first_column, overflow="fold")
+    table.add_column("", no_wrap=True, min_width=26)
+    for column in numbers:
+        table.add_column(column, justify="right", no_wrap=True, min_width=8)
+    table.add_column(last, no_wrap=True)
     return table
 
 

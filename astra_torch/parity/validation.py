@@ -14,7 +14,7 @@ from astra_jax.training import Keys
 from astra_torch import conversion
 from astra_torch.conversion import TrainedModel
 from astra_torch.parity.cases import Case, random_arrays, training_case
-from astra_torch.parity.certificate import Certificate, Reports, hash_arrays
+from astra_torch.parity.certificate import DRAWN, Certificate, Reports, hash_arrays
 from astra_torch.parity.checks import check
 from astra_torch.parity.onnx_side import check_onnx
 from astra_torch.parity.precision import describe_precision
@@ -70,7 +70,7 @@ def subject_of_preset(preset: Preset, corpus_source: str | None) -> Subject:
         preset=preset,
         corpus=corpus,
         split=split,
-        source=f"drawn from seed {preset.train.seed}",
+        source=f"{DRAWN} {preset.train.seed}",
     )
 
 
