@@ -1,8 +1,7 @@
 """`scripts/validate.py` as a user runs it: tables, JSON, exit codes, nothing overwritten."""
 
 import json
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,15 @@ from astra_torch import conversion
 from astra_torch.conversion import TrainedModel
 from astra_torch.parity.cases import random_arrays
 from astra_torch.parity.certificate import Certificate, hash_arrays
+from astra_torch.parity.report import BEGIN, END, write_report
 from astra_torch.parity.validation import choose_stages, subject_of_files
+from tests.commands import Result, call
 
-ROOT = Path(__file__).parent.parent
 SMALL = dict(embedding_dim=6, hidden_dim=8, num_layers=2)
 
 
-def validate(*flags: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "scripts/validate.py", *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+def validate(*flags: object) -> Result:
+    return call("validate.py", *flags)
 
 
 @pytest.fixture(scope="module")
@@ -53,23 +52,47 @@ def files(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return folder / "run", folder / "model.pth"
 
 
-def test_a_certificate_of_all_levels(files, corpus: Path, tmp_path: Path):
-    path = tmp_path / "certificate.json"
-    run, pth = files
-    done = validate(
-        *("--weights", run, pth, "--corpus", corpus, "--characters", 500, "--steps", 3),
-        *("--json", path),
-    )
-    assert done.returncode == 0, done.stderr
-    assert "all within bounds" in done.stdout
+@pytest.fixture(scope="module")
+def certified(files, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+    """What a run over all levels printed, and its certificate."""
+    path = tmp_path_factory.mktemp("certificates") / "names-small.json"
+    flags = ("--corpus", corpus, "--characters", 500, "--steps", 3, "--json", path)
+    return validate("--weights", *files, *flags), path
+
+
+def test_a_certificate_of_all_levels(certified, corpus: Path):
+    done, path = certified
+    assert done.code == 0, done.err
+    assert "all within bounds" in done.out
     values = json.loads(path.read_text())
     assert values["ok"] is True
     assert set(values["levels"]) == {"logits", "gradients", "training", "onnx"}
     assert set(values["levels"]["training"]) == {"float64", "float32"}
+    assert values["levels"]["training"]["float32"]["drift"]["step"] == [1, 2, 3]
     assert len(values["texts"]) == 8
     assert values["weights"]["logits"]["sha256"] == hash_arrays(trained(corpus).arrays)
     assert values["environment"]["torch"].startswith(torch.__version__)
-    assert str(tmp_path) not in path.read_text()
+    assert str(path.parent.parent) not in path.read_text()
+
+
+def test_a_report_stands_between_its_marks_and_replaces_itself(certified, tmp_path: Path):
+    _, path = certified
+    with pytest.raises(InputError, match="holds no certificate"):
+        write_report(tmp_path)
+    shutil.copy(path, tmp_path)
+    with pytest.raises(InputError, match="must have the lines"):
+        write_report(tmp_path)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    write_report(tmp_path)
+    first = readme.read_text()
+    assert first.startswith("before\n")
+    assert first.endswith("after\n")
+    assert "old" not in first
+    assert "(names-small.json) | training | 3 |" in first
+    assert (tmp_path / "drift.png").stat().st_size > 10_000
+    write_report(tmp_path)
+    assert readme.read_text() == first
 
 
 def test_a_pair_that_is_not_one_is_out_of_bound(files, corpus: Path, tmp_path: Path):
@@ -81,9 +104,9 @@ def test_a_pair_that_is_not_one_is_out_of_bound(files, corpus: Path, tmp_path: P
     conversion.write(model, tmp_path / "other.pth")
     flags = ("--weights", run, tmp_path / "other.pth", "--corpus", corpus, "--level", "logits")
     done = validate(*flags, "--json", tmp_path / "x.json")
-    assert done.returncode == 1
-    assert "weights gru_layer_2.grucell.Wh.weight, step 1: off by" in done.stdout
-    assert "NOT all within bounds" in done.stdout
+    assert done.code == 1
+    assert "weights gru_layer_2.grucell.Wh.weight, step 1: off by" in done.out
+    assert "NOT all within bounds" in done.out
     assert json.loads((tmp_path / "x.json").read_text())["ok"] is False
 
 
@@ -104,9 +127,9 @@ def test_a_pair_that_is_not_one_is_out_of_bound(files, corpus: Path, tmp_path: P
 )
 def test_bad_input_is_one_line(flags, message: str):
     done = validate(*flags)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert done.code == 2
+    assert message in done.err
+    assert done.err.count("\n") == 1
 
 
 def test_different_models_and_texts_are_refused(files, corpus: Path, tmp_path: Path):

@@ -1,12 +1,9 @@
 """Tests of the command line: what each script writes and prints, and how it refuses bad input."""
 
-import contextlib
-import io
 import itertools
 import json
 import math
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -27,37 +24,14 @@ from safetensors.numpy import load_file, save_file
 from astra_jax import fitting
 from astra_jax.errors import DivergedError
 from astra_jax.runs import Run
+from tests.commands import SCRIPTS, Result, call
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 TINY = [
     *("--hidden-dim", 8, "--embedding-dim", 4),
     *("--epochs", 1, "--steps-per-epoch", 2, "--batch-size", 4, "--seq-len", 16),
 ]
 WORDS = "\n".join(first + "ev" + last for first in "abcdefghij" for last in "aeiou")
 WARNING = "warning: the text is the project's built-in one, not a published corpus"
-
-
-class Result(NamedTuple):
-    """What a script left when it ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-def call(script: str, *arguments: object) -> Result:
-    """Runs a script in this process, as from a shell."""
-    out, err = io.StringIO(), io.StringIO()
-    path = str(SCRIPTS / script)
-    with (
-        mock.patch.object(sys, "argv", [path, *map(str, arguments)]),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        pytest.raises(SystemExit) as end,
-    ):
-        runpy.run_path(path, run_name="__main__")
-    assert isinstance(end.value.code, int)
-    return Result(end.value.code, out.getvalue(), err.getvalue())
 
 
 def succeed(script: str, *arguments: object) -> str:
@@ -410,6 +384,8 @@ FLAGS = {
     "sample.py": "--prompt --length --num --greedy --temperature --top-k --stateless --seed "
     "--corpus",
     "convert.py": "--notebook-dir --trust-shapes --weights-only",
+    "validate.py": "--model --dataset --weights --level --steps --characters --dtype --seed "
+    "--corpus --json --trust-shapes",
 }
 
 

@@ -1,0 +1,36 @@
+"""The scripts as a person runs them, in this process."""
+
+import contextlib
+import io
+import runpy
+import sys
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+class Result(NamedTuple):
+    """What a script left when it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def call(script: str, *arguments: object) -> Result:
+    """Runs a script in this process, as from a shell."""
+    out, err = io.StringIO(), io.StringIO()
+    path = str(SCRIPTS / script)
+    with (
+        mock.patch.object(sys, "argv", [path, *map(str, arguments)]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as end,
+    ):
+        runpy.run_path(path, run_name="__main__")
+    assert isinstance(end.value.code, int)
+    return Result(end.value.code, out.getvalue(), err.getvalue())
