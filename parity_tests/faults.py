@@ -107,6 +107,13 @@ def _swap_layers(entry: weights.Entry) -> weights.Entry:
     return entry._replace(path=(part, 2 if rest[0] == 1 else 1, *rest[1:]))
 
 
+def _merge_biases(tree: dict[str, Any]) -> dict[str, Any]:
+    for layer in tree["layers"].values():
+        layer["bias_ih"][:2] += layer["bias_hh"]  # r and z, which have two.
+        layer["bias_hh"][:] = 0
+    return tree
+
+
 _ADAM = "scale_by_adam(), *decay"
 _NOT_BIASES = (
     "optax.add_decayed_weights(config.weight_decay, mask=lambda params: "
@@ -160,6 +167,9 @@ CONVERTER = {
     "r and z swapped": change_table(_swap_gates),
     "second biases swapped": change_table(_swap_second_biases),
     "layers swapped": change_table(_swap_layers),
+    "two biases merged into one": change(
+        weights.to_params, "return tree", "return merge_biases(tree)", merge_biases=_merge_biases
+    ),
     "one weight rounded on the way": change(
         weights.to_params,
         "_put(tree, entry.path, value)",
@@ -191,7 +201,7 @@ IGNORED = {
     ),
 }
 GRADIENTS = {
-    "second biases not trained": change(
+    "two biases trained as one": change(
         _run, "weights.bias_hh[:, None]", "lax.stop_gradient(weights.bias_hh)[:, None]"
     ),
     "no gradient through the reset": change(_run, "(r * h", "(lax.stop_gradient(r) * h"),
