@@ -220,6 +220,9 @@ GRADIENTS = {
 }
 UPDATE = {
     "clip missing": change(optimizers.make_optimizer, "if config.clip is None", "if True"),
+    "clip lengthens short gradients": change(
+        optimizers.clip_by_global_norm, "jnp.minimum(1.0", "jnp.minimum(2.0"
+    ),
     "clip after Adam": change(
         optimizers.make_optimizer, f"*clip, {_ADAM}", "scale_by_adam(), *clip, *decay"
     ),
@@ -285,6 +288,9 @@ SAMPLERS = {
     ),
     "temperature multiplied": change(
         sampling.Temperature.pick, "below / temperature", "below * temperature"
+    ),
+    "top-k without its temperature": change(
+        sampling.TopK.pick, "Temperature(self.temperature)", "Temperature()"
     ),
     "one more than k": change(sampling.TopK.pick, "(logits, self.k)", "(logits, self.k + 1)"),
     "second most likely": change(

@@ -14,7 +14,7 @@ from astra_jax.presets import override
 from astra_torch.parity import JaxSide, Name, ParityReport, TorchSide, check, compare
 from astra_torch.parity.quantities import LEVELS
 from parity_tests.faults import FAULTS, Fault, FaultLevel, Study
-from parity_tests.kill_table import compare_at, make_case
+from parity_tests.kill_table import STEPS, compare_at, make_case
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -117,11 +117,13 @@ def test_a_training_that_moves_nothing_says_nothing():
     assert any("embedding.weight moved by 0" in line for line in reports["float64"].gaps)
 
 
-def test_the_clip_is_at_work():
-    # Were every gradient shorter than the limit, no comparison would say anything of the clip.
+def test_the_clip_is_at_work_and_at_rest():
+    # Were all gradients on one side of the limit, no comparison would say all of the clip.
     case = make_case("astra")
-    results = TorchSide(case, "float64").gradients(case.draw_twin(0))
-    assert results[Name("clipped gradient norm")] < results[Name("gradient norm")]
+    side = TorchSide(case, "float64")
+    norms = [side.training(case.draw_twin(step))[Name("gradient norm")] for step in range(STEPS)]
+    assert case.preset.train.clip is not None
+    assert min(norms) < case.preset.train.clip < max(norms)
 
 
 def test_float32_bounds_are_not_met_by_results_of_fewer_bits():

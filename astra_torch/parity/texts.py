@@ -1,6 +1,6 @@
 """Whether the samplers of both frameworks, and of ONNX Runtime, write the same text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -77,23 +77,42 @@ Ids = np.ndarray
 """Of several texts, `[N, S]`."""
 
 
-def check_texts(case: Case, dtype: ParityDtype, num_characters: int) -> tuple[TextReport, ...]:
-    """Compares the samplers on at least so many characters each, with the state and without.
+def strategies_of(case: Case, dtype: ParityDtype) -> dict[str, Strategy]:
+    """Returns the samplers that a certificate looks at.
 
-    In float64 JAX and PyTorch draw from the same uniform numbers. In float32, where ONNX Runtime
-    computes as well, all three write greedily, since rounding decides draws too often.
+    In float32, where ONNX Runtime computes as well, only the greedy one: rounding decides draws
+    too often.
     """
-    prompts = np.concatenate([case.draw(step).inputs for step in range(2)])[:, :PROMPT_LENGTH]
-    num_steps = -(-num_characters // len(prompts))
-    writers = _Writers(case, dtype, prompts, num_steps)
     strategies: dict[str, Strategy] = {"greedy": Greedy()}
     if dtype == "float64":
         strategies[f"temperature {TEMPERATURE:g}"] = Temperature(TEMPERATURE)
         k = min(TOP_K, case.preset.model.vocab_size)
         strategies[f"top-k {k}"] = TopK(k)
+    return strategies
+
+
+def check_texts(
+    case: Case,
+    dtype: ParityDtype,
+    num_characters: int,
+    strategies: Mapping[str, Strategy] | None = None,
+) -> tuple[TextReport, ...]:
+    """Compares the samplers, with the state carried and without.
+
+    JAX and PyTorch draw from the same uniform numbers; in float32 ONNX Runtime writes too.
+
+    Args:
+        case: weights, and batches whose beginnings are the prompts.
+        dtype: type of the arithmetic.
+        num_characters: that each sampler writes, at least.
+        strategies: how characters are picked; None takes those of `strategies_of`.
+    """
+    prompts = np.concatenate([case.draw(step).inputs for step in range(2)])[:, :PROMPT_LENGTH]
+    num_steps = -(-num_characters // len(prompts))
+    writers = _Writers(case, dtype, prompts, num_steps)
     return tuple(
         writers.compare(name, strategy, stateful)
-        for name, strategy in strategies.items()
+        for name, strategy in (strategies or strategies_of(case, dtype)).items()
         for stateful in (True, False)
     )
 
