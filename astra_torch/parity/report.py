@@ -1,5 +1,6 @@
 """What a folder of certificates says: a figure of the drift, and tables for a reader."""
 
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -65,15 +66,14 @@ def _order(values: dict[str, Any]) -> tuple[str, int]:
 def draw_drift(certificates: Certificates, path: Path) -> Path:
     """Draws how far the parameters of the two frameworks are apart after every step."""
     figure, panels = plt.subplots(1, 2, figsize=(10.5, 4.4), layout="constrained")
-    for values, color in zip(certificates.values(), COLORS, strict=False):
-        training = values["levels"].get("training", {})
-        title = values["preset"]["title"]
+    trained = [values for values in certificates.values() if "training" in values["levels"]]
+    for values, color in zip(trained, itertools.cycle(COLORS)):
         for axes, dtype in zip(panels, ("float64", "float32"), strict=True):
-            report = training.get(dtype, {})
+            report = values["levels"]["training"].get(dtype, {})
             for drift, style in (("drift", "-"), ("reference_drift", ":")):
                 if report.get(drift):
                     steps, errors = report[drift]["step"], report[drift]["parameter"]
-                    label = title if style == "-" else None
+                    label = values["preset"]["title"] if style == "-" else None
                     axes.loglog(steps, errors, style, color=color, label=label, linewidth=1.3)
     _finish(panels[0], "float64: JAX from PyTorch")
     panels[0].axhline(FLOAT64, color="black", linewidth=0.8)
