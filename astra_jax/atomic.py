@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from astra_jax.errors import InputError
+
 
 @contextlib.contextmanager
 def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
@@ -48,6 +50,21 @@ def write_bytes(path: Path, data: bytes, *, overwrite: bool = True) -> None:
 def write_text(path: Path, text: str, *, overwrite: bool = True) -> None:
     """Writes a whole UTF-8 text file at once; raises as `replacing` does."""
     write_bytes(path, text.encode(), overwrite=overwrite)
+
+
+def require_new_file(path: Path) -> None:
+    """Finds out, before any work is done, whether a file can be made.
+
+    Raises:
+        InputError: it exists, or its folder does not or cannot be written.
+    """
+    if path.exists():
+        raise InputError(f"{path} exists already: choose another name")
+    try:
+        with tempfile.TemporaryFile(dir=path.absolute().parent):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _sync(path: Path) -> None:

@@ -316,6 +316,12 @@ def continue_greedily(
     return np.concatenate(new, axis=1)
 
 
+def require_onnx() -> None:
+    """Raises `InputError` if the optional extra is not installed."""
+    for name in ("onnx", "onnxruntime"):
+        _import(name)
+
+
 def _import(name: str) -> Any:
     """Returns a module of the optional extra."""
     try:

@@ -52,3 +52,12 @@ def float32_bound(worst: float, errors: Iterable[float]) -> float:
     """
     typical = max(statistics.median(errors), FLOAT32_EPSILON)
     return FLOAT32_FACTOR * max(worst, typical)
+
+
+def float32_rate_bound(rate: float, first_rate: float) -> float:
+    """Returns how far, relative to itself, a learning rate in float32 may be from the oracle's.
+
+    PyTorch computes rates as Python numbers, so its error is none and cannot serve as a measure.
+    The cosine's `1 + cos` cancels towards the end: rounding is relative to the first rate.
+    """
+    return FLOAT32_FACTOR * FLOAT32_EPSILON * first_rate / rate

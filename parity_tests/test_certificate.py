@@ -120,7 +120,9 @@ def test_a_pair_that_is_not_one_is_out_of_bound(files, corpus: Path, tmp_path: P
         (("--model", "omega"), "unknown model 'omega'"),
         (("--weights", "nothing.pth"), "there is no file nothing.pth"),
         (("--weights", "a.pth", "--model", "beta"), "leave out --model"),
-        (("--json", "no/such/folder/x.json"), "there is no folder no/such/folder"),
+        (("--json", "no/such/folder/x.json"), "cannot write no/such/folder/x.json"),
+        (("--weights", "--level", "logits"), "--weights takes one or two models, got 0"),
+        (("--steps", 2001), "the training has 2000 steps"),
         (("--json", "README.md"), "README.md exists already"),
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else "",
@@ -129,7 +131,8 @@ def test_bad_input_is_one_line(flags, message: str):
     done = validate(*flags)
     assert done.code == 2
     assert message in done.err
-    assert done.err.count("\n") == 1
+    assert done.err.count("error: ") == 1
+    assert done.err.splitlines()[-1].startswith("error: ")
 
 
 def test_different_models_and_texts_are_refused(files, corpus: Path, tmp_path: Path):
@@ -146,7 +149,7 @@ def test_different_models_and_texts_are_refused(files, corpus: Path, tmp_path: P
         ),
         other,
     )
-    with pytest.raises(InputError, match="different models"):
+    with pytest.raises(InputError, match="differ in the names or shapes"):
         subject_of_files([pth, other], str(corpus))
     with pytest.raises(InputError, match="takes one or two"):
         subject_of_files([run, pth, other], str(corpus))

@@ -79,6 +79,7 @@ def report(**changes: Any) -> ParityReport:
     name = Name("x")
     found = compare({name: np.ones(3)}, {name: np.ones(3)}, {name: 1e-12})
     values = dict(dtype="float64", comparisons=tuple(found), num_steps=1, num_values=3, gaps=())
+    values |= dict(num_clipped=0, num_rates=0)
     return ParityReport(**{**values, "drift": {}, "reference_drift": {}, **changes})
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from rich.console import Console
 
 from astra_jax import cli
-from astra_jax.atomic import write_text
+from astra_jax.atomic import require_new_file, write_text
 from astra_jax.cli import default
 from astra_jax.errors import InputError
 from astra_jax.experiments import BUILTIN_WARNING
@@ -42,7 +42,7 @@ class Arguments:
     """alpha, beta or gamma; small, medium and large name the three names models."""
     dataset: Annotated[str | None, default("shakespeare")] = None
     """shakespeare (running text) or names (one word a line)."""
-    weights: Annotated[tuple[Path, ...], default("random ones")] = ()
+    weights: Annotated[tuple[Path, ...] | None, default("random ones")] = None
     """Your own model: a run folder or a weight file; or two forms of it, the first for JAX, the
     second for PyTorch."""
     level: Stage | Literal["all"] = "all"
@@ -52,7 +52,7 @@ class Arguments:
     """Training steps, at full batch and length."""
     characters: int = 100_000
     """Characters that each sampler writes, at least."""
-    dtype: Annotated[Literal["float64", "float32"] | None, default("both")] = None
+    dtype: Literal["both", "float64", "float32"] = "both"
     """float64 (JAX equals PyTorch to 1e-12) or float32 (JAX is as near to that as PyTorch is)."""
     seed: Annotated[int | None, default("the preset's")] = None
     """Decides weights, batches and dropout."""
@@ -67,7 +67,7 @@ class Arguments:
 def main(arguments: Arguments) -> int:
     """Validates, prints the tables, writes the certificate; returns 1 if anything disagrees."""
     _check(arguments)
-    dtypes = DTYPES if arguments.dtype is None else (arguments.dtype,)
+    dtypes = DTYPES if arguments.dtype == "both" else (arguments.dtype,)
     stages = choose_stages(arguments.level, dtypes)
     subject = _subject(arguments)
     if subject.corpus.origin == "built-in":
@@ -100,16 +100,14 @@ def _check(arguments: Arguments) -> None:
     for name, number in least.items():
         if getattr(arguments, name) < number:
             raise InputError(f"--{name} must be at least {number}, got {getattr(arguments, name)}")
-    if arguments.json and arguments.json.exists():
-        raise InputError(f"{arguments.json} exists already: choose another name for --json")
-    if arguments.json and not arguments.json.absolute().parent.is_dir():
-        raise InputError(f"there is no folder {arguments.json.parent} for --json")
-    if arguments.weights and (arguments.model or arguments.dataset):
+    if arguments.json:
+        require_new_file(arguments.json)
+    if arguments.weights is not None and (arguments.model or arguments.dataset):
         raise InputError("--weights says which model it is: leave out --model and --dataset")
 
 
 def _subject(arguments: Arguments) -> Subject:
-    if arguments.weights:
+    if arguments.weights is not None:
         return subject_of_files(
             arguments.weights,
             arguments.corpus,

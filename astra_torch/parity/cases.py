@@ -118,7 +118,8 @@ def training_case(
     """Returns the training that `fit` does of a preset: its weights, batches and masks.
 
     PyTorch gets the same examples as text, and makes ids, windows, padding and batches of them
-    by `astra_torch.data`.
+    by `astra_torch.data`. Which examples there are, how the corpus is encoded and split, and what
+    dropout takes is drawn once for both: of that a comparison says nothing, its own tests do.
 
     Args:
         preset: model and recipe, whose seed decides what is drawn.

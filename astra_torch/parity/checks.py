@@ -67,30 +67,30 @@ class _Pair:
         self.drift: Drift = {}
         self.reference_drift: Drift = {}
         self.losses: list[float] = []
+        self.rates: set[float] = set()
+        self.num_clipped = 0
         self.last: Results = {}
         self.num_values = 0
 
-    def bounds(self, step: int, expected: Results) -> dict[Name, float]:
-        """Returns what each quantity of a step is held to."""
+    def hold(self, step: int, expected: Results) -> tuple[Results, dict[Name, float]]:
+        """Returns what JAX's results of a step are held against, and how closely."""
         raise NotImplementedError
 
     def compare(self, step: int, expected: Results) -> None:
         """Computes a step and holds it against the oracle's."""
         ours = getattr(self.jax_side, self.level)(self.case.draw(step))
-        found = compare(
-            ours,
-            expected,
-            self.bounds(step, expected),
-            norm=self.norm,
-            dtype=self.dtype,
-            step=step + 1,
-        )
+        target, bounds = self.hold(step, expected)
+        found = compare(ours, target, bounds, norm=self.norm, dtype=self.dtype, step=step + 1)
         for one in found:
             self.worst[one.name] = worst_of([self.worst.get(one.name, one), one])
             self.num_values += one.size
         append_drift(self.drift, found)
         self.losses.append(float(expected.get(Name("loss"), np.nan)))
         self.last = expected
+        if self.level == "training":
+            norm, clipped = (expected[Name(f"{kind}gradient norm")] for kind in ("", "clipped "))
+            self.num_clipped += bool(clipped < norm)
+            self.rates.add(float(expected[Name("learning rate")]))
 
     def report(self, num_steps: int) -> ParityReport:
         """Returns all comparisons so far."""
@@ -101,6 +101,8 @@ class _Pair:
             num_values=self.num_values,
             drift=self.drift,
             reference_drift=self.reference_drift,
+            num_clipped=self.num_clipped,
+            num_rates=len(self.rates),
             gaps=tuple(self._gaps(num_steps)),
         )
 
@@ -130,9 +132,9 @@ class _Pair:
 class _Float64(_Pair):
     dtype = "float64"
 
-    def bounds(self, step: int, expected: Results) -> dict[Name, float]:
+    def hold(self, step: int, expected: Results) -> tuple[Results, dict[Name, float]]:
         del step
-        return {name: tolerances.bound_float64(name.quantity) for name in expected}
+        return expected, {name: tolerances.bound_float64(name.quantity) for name in expected}
 
 
 class _Float32(_Pair):
@@ -143,18 +145,24 @@ class _Float32(_Pair):
         self.norm = "root mean square" if level == "training" else "largest"
         self.torch_side = TorchSide(case, "float32")
 
-    def bounds(self, step: int, expected: Results) -> dict[Name, float]:
+    def hold(self, step: int, expected: Results) -> tuple[Results, dict[Name, float]]:
         reference = getattr(self.torch_side, self.level)(self.case.draw_twin(step))
         found = measure_float32(reference, expected, self.norm)
         append_drift(self.reference_drift, found)
         worst = {quantity: max(errors) for quantity, errors in self.reference_drift.items()}
-        return float32_bounds(found, worst)
+        bounds = float32_bounds(found, worst)
+        rate = Name("learning rate")
+        if rate in bounds:
+            first = self.case.preset.train.learning_rate
+            bounds[rate] = tolerances.float32_rate_bound(float(expected[rate]), first)
+        # Weights are rounded to float32 on both sides, where they are not float32 already.
+        exact = {name: reference[name] for name in expected if name.quantity in tolerances.EXACT}
+        return expected | exact, bounds
 
 
 def measure_float32(reference: Results, oracle: Results, norm: Norm) -> list[Comparison]:
     """Returns how far PyTorch's float32 results are from the oracle, unbounded."""
-    bounds = {name: 0.0 if name.quantity in tolerances.EXACT else math.inf for name in oracle}
-    return compare(reference, oracle, bounds, norm=norm, dtype="float32")
+    return compare(reference, oracle, dict.fromkeys(oracle, math.inf), norm=norm, dtype="float32")
 
 
 def float32_bounds(

@@ -122,9 +122,11 @@ def _compare(
 
 
 def _norm(values: np.ndarray, norm: Norm) -> float:
-    if norm == "largest":
-        return float(np.abs(values).max())
-    return math.sqrt(np.vdot(values, values) / values.size)
+    largest = float(np.abs(values).max())
+    if norm == "largest" or largest == 0.0:
+        return largest
+    # Scaled, so that no square is too large or too small for a float64.
+    return largest * math.sqrt(np.mean((values / largest) ** 2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +140,8 @@ class ParityReport:
         num_values: how many numbers were compared.
         drift: how it came about.
         reference_drift: in float32 the same of PyTorch, against the same oracle; else empty.
+        num_clipped: steps whose gradient the clip shortened, in PyTorch.
+        num_rates: different learning rates among the steps.
         gaps: what keeps the comparison from saying anything: quantities not compared, weights or
             losses that did not move.
     """
@@ -148,6 +152,8 @@ class ParityReport:
     num_values: int
     drift: Drift
     reference_drift: Drift
+    num_clipped: int
+    num_rates: int
     gaps: tuple[str, ...]
 
     @property

@@ -31,6 +31,8 @@ def check_onnx(case: Case) -> ParityReport:
         num_values=sum(one.size for one in found),
         drift={},
         reference_drift={},
+        num_clipped=0,
+        num_rates=0,
         gaps=(),
     )
 

@@ -51,9 +51,13 @@ def write_report(folder: Path) -> list[Path]:
 def _read(folder: Path) -> Certificates:
     found = {}
     for path in sorted(folder.glob("*.json")):
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if "levels" in values:
-            found[path.stem] = values
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if path.name != KILL_TABLE:
+                _order(values)
+                found[path.stem] = values
+        except (ValueError, LookupError, TypeError) as error:
+            raise InputError(f"{path} is no certificate: move it away") from error
     # In the order of the studies: by size.
     return dict(sorted(found.items(), key=lambda item: _order(item[1])))
 
@@ -80,7 +84,8 @@ def draw_drift(certificates: Certificates, path: Path) -> Path:
     panels[0].annotate("bound", (1, FLOAT64), xytext=(0, 3), textcoords="offset points")
     _finish(panels[1], "float32: JAX (—) and PyTorch (···) from float64")
     panels[0].set_ylabel("worst tensor's relative difference")
-    panels[1].legend(frameon=False, fontsize=9)
+    if trained:
+        panels[1].legend(frameon=False, fontsize=9)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
     plt.close(figure)
@@ -148,7 +153,7 @@ def _texts_table(certificates: Certificates) -> str:
         for text in values["texts"]
     ]
     head = ("model", "sampler", "paths", "characters", "ties", "differing texts")
-    return _markdown(head, rows)
+    return _markdown(head, rows) if rows else ""
 
 
 def _kill_table(folder: Path) -> str:

@@ -76,10 +76,13 @@ def _verdict(ok: bool) -> str:
 
 def faults(certificate: Certificate) -> list[str]:
     """Returns a line for everything that keeps the certificate from being one."""
-    return [
+    numbers = [
         f"{level}, {dtype}: {line}"
         for level, reports in certificate.levels.items()
         for dtype, report in reports.items()
         if not report.ok
         for line in report.describe().splitlines()
+    ]
+    return numbers + [
+        f"texts, {text.dtype}: {text.describe()}" for text in certificate.texts if not text.ok
     ]

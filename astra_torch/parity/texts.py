@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from flax import nnx
 
+from astra_jax.errors import InputError
 from astra_jax.model import arithmetic
 from astra_jax.sampling import Greedy, Strategy, Temperature, TopK
 from astra_jax.sampling import continue_ids as jax_continue
@@ -24,6 +25,8 @@ from astra_torch.weights import find_layout, to_model
 PROMPT_LENGTH = 16
 TEMPERATURE = 0.8
 TOP_K = 10
+LEAST_SHARE = 0.5
+"""Of the characters asked for that must have been compared: texts end at their first tie."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,7 @@ class TextReport:
         stateful: whether the state was carried.
         dtype: type of the arithmetic.
         paths: who wrote them; the last is what the others are held against.
+        num_wanted: characters that were to be compared.
         num_characters: compared, of each path: up to the first tie of a text.
         num_distinct: different characters among them.
         num_mismatches: texts that part from the reference without a tie.
@@ -62,6 +66,7 @@ class TextReport:
     stateful: bool
     dtype: ParityDtype
     paths: tuple[str, ...]
+    num_wanted: int
     num_characters: int
     num_distinct: int
     num_mismatches: int
@@ -69,8 +74,18 @@ class TextReport:
 
     @property
     def ok(self) -> bool:
-        """Whether there is text, and it is the same."""
-        return self.num_characters > 0 and self.num_mismatches == 0
+        """Whether there is enough text, of more than one character, and it is the same."""
+        enough = self.num_characters >= max(1.0, LEAST_SHARE * self.num_wanted)
+        return enough and self.num_distinct > 1 and self.num_mismatches == 0
+
+    def describe(self) -> str:
+        """Returns in one line what was compared and what came of it."""
+        return (
+            f"{self.strategy}, {'stateful' if self.stateful else 'stateless'}: "
+            f"{self.num_characters:,} of {self.num_wanted:,} characters compared, "
+            f"{self.num_distinct} distinct, {self.num_mismatches} texts differ, "
+            f"{len(self.ties)} end at a tie"
+        )
 
 
 Ids = np.ndarray
@@ -106,6 +121,9 @@ def check_texts(
         dtype: type of the arithmetic.
         num_characters: that each sampler writes, at least.
         strategies: how characters are picked; None takes those of `strategies_of`.
+
+    Raises:
+        InputError: the model's logits are not finite, so that there is nothing to pick by.
     """
     prompts = np.concatenate([case.draw(step).inputs for step in range(2)])[:, :PROMPT_LENGTH]
     num_steps = -(-num_characters // len(prompts))
@@ -127,6 +145,12 @@ class _Writers:
             (num_steps, len(prompts))
         )
         self.twin = _twin(case, dtype)
+        with torch.inference_mode():
+            logits, _ = self.twin(torch.from_numpy(prompts).long())
+        if not torch.isfinite(logits).all():
+            raise InputError(
+                f"the model's {dtype} logits are not finite: there are no texts to compare"
+            )
 
     def compare(self, name: str, strategy: Strategy, stateful: bool) -> TextReport:
         """Writes by every path and holds the texts against PyTorch's."""
@@ -151,6 +175,7 @@ class _Writers:
             stateful=stateful,
             dtype=self.dtype,
             paths=(*paths, "PyTorch"),
+            num_wanted=reference.size,
             num_characters=int(agreed.sum()),
             num_distinct=len(np.unique(reference)),
             num_mismatches=mismatches,

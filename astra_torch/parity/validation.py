@@ -1,6 +1,6 @@
 """From what a user asks to be validated to a certificate."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,10 +9,12 @@ from astra_jax.config import Preset
 from astra_jax.corpus import BUILTIN, CorpusRecord, load_corpus
 from astra_jax.datasets import Split, split_corpus
 from astra_jax.errors import InputError
+from astra_jax.fitting import steps_in_epoch
 from astra_jax.presets import override
 from astra_jax.training import Keys
 from astra_torch import conversion
 from astra_torch.conversion import TrainedModel
+from astra_torch.onnx_models import require_onnx
 from astra_torch.parity.cases import Case, random_arrays, training_case
 from astra_torch.parity.certificate import DRAWN, Certificate, Reports, hash_arrays
 from astra_torch.parity.checks import check
@@ -49,6 +51,11 @@ class Subject:
     source: str
     arrays: Arrays | None = None
     twin_arrays: Arrays | None = None
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether each framework has weights of its own."""
+        return self.twin_arrays is not None
 
     def case(self, stage: Stage) -> Case:
         """Returns the inputs of a stage."""
@@ -93,7 +100,7 @@ def subject_of_files(
     Raises:
         InputError: a file or the corpus cannot be used, or the two models are of different shape.
     """
-    if len(paths) > 2:
+    if not 1 <= len(paths) <= 2:
         raise InputError(f"--weights takes one or two models, got {len(paths)}")
     first, last = (
         conversion.read(
@@ -108,8 +115,8 @@ def subject_of_files(
     sizes = [(one.layout, {n: a.shape for n, a in one.arrays.items()}) for one in (first, last)]
     if sizes[0] != sizes[1]:
         raise InputError(
-            f"{paths[0]} and {paths[-1]} are different models, {first.preset.model} and "
-            f"{last.preset.model}: give two forms of one"
+            f"{paths[0]} ({first.preset.title}) and {paths[-1]} ({last.preset.title}) differ in "
+            "the names or shapes of their arrays: give two forms of one model"
         )
     preset = first.preset if seed is None else override(first.preset, seed=seed)
     corpus, split = _split(preset, corpus_source or _known_corpus(first))
@@ -124,7 +131,7 @@ def subject_of_files(
         split=split,
         source=" and ".join(path.name for path in paths),
         arrays=first.arrays,
-        twin_arrays=last.arrays,
+        twin_arrays=last.arrays if len(paths) == 2 else None,
     )
 
 
@@ -157,6 +164,7 @@ def validate(
         num_characters: that each sampler writes, at least.
         progress: is told what is being compared.
     """
+    stages = _prepare(subject, stages, num_steps)
     levels: dict[str, Reports] = {}
     texts: list[TextReport] = []
     weights: dict[str, dict[str, str]] = {}
@@ -165,6 +173,8 @@ def validate(
         progress.stage(stage, steps)
         case = subject.case(stage)
         weights[stage] = {"source": subject.source, "sha256": hash_arrays(case.twin_arrays)}
+        if subject.is_pair:
+            weights[stage]["jax_sha256"] = hash_arrays(case.arrays)
         if stage == "texts":
             texts += [one for d in dtypes for one in check_texts(case, d, num_characters)]
         elif stage == "onnx":
@@ -179,8 +189,42 @@ def validate(
         weights=weights,
         levels=levels,
         texts=tuple(texts),
-        notes=(describe_precision(subject.case("logits")),),
+        notes=(describe_precision(subject.case("logits")), *_notes(subject, levels)),
     )
+
+
+def _prepare(subject: Subject, stages: Sequence[Stage], num_steps: int) -> list[Stage]:
+    """Refuses what could only fail after hours, and adds what a pair of files needs."""
+    if {"onnx", "texts"} & set(stages):
+        require_onnx()
+    recipe = subject.preset.train
+    last = recipe.epochs * steps_in_epoch(subject.preset, subject.split.train)
+    if "training" in stages and recipe.schedule == "cosine" and num_steps > last:
+        raise InputError(
+            f"the training has {last} steps, after which its learning rate is 0: got --steps "
+            f"{num_steps}"
+        )
+    # Only there are the weights themselves compared, to the bit.
+    return ["logits", *stages] if subject.is_pair and "logits" not in stages else [*stages]
+
+
+def _notes(subject: Subject, levels: Mapping[str, Reports]) -> list[str]:
+    """Says what a reader might think was compared, and was not."""
+    notes = []
+    recipe = subject.preset.train
+    if recipe.dtype == "bfloat16":
+        notes.append("the model's own products are of bfloat16, in which nothing was compared")
+    for report in levels.get("training", {}).values():
+        if recipe.clip is not None:
+            notes.append(
+                f"training, {report.dtype}: the clip at {recipe.clip:g} shortened "
+                f"{report.num_clipped} of {report.num_steps} gradients"
+            )
+        if recipe.schedule == "cosine":
+            notes.append(
+                f"training, {report.dtype}: the learning rate changed {report.num_rates - 1} times"
+            )
+    return notes
 
 
 def choose_stages(level: Stage | Literal["all"], dtypes: Sequence[ParityDtype]) -> list[Stage]:
