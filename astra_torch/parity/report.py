@@ -81,11 +81,14 @@ def draw_drift(certificates: Certificates, path: Path) -> Path:
                     axes.loglog(steps, errors, style, color=color, label=label, linewidth=1.3)
     _finish(panels[0], "float64: JAX from PyTorch")
     panels[0].axhline(FLOAT64, color="black", linewidth=0.8)
-    panels[0].annotate("bound", (1, FLOAT64), xytext=(0, 3), textcoords="offset points")
+    label = dict(xycoords=("axes fraction", "data"), ha="right", textcoords="offset points")
+    panels[0].annotate("bound", (1, FLOAT64), xytext=(0, 3), **label)
     _finish(panels[1], "float32: JAX (—) and PyTorch (···) from float64")
     panels[0].set_ylabel("worst tensor's relative difference")
     if trained:
-        panels[1].legend(frameon=False, fontsize=9)
+        figure.legend(
+            *panels[1].get_legend_handles_labels(), loc="outside right upper", frameon=False
+        )
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
     plt.close(figure)
@@ -173,7 +176,7 @@ def _found(found: dict[str, Any] | None) -> str:
     if found is None:
         return "–"
     factor = found["factor"]
-    times = "not one" if factor == "inf" else f"{factor:.2g} ×"
+    times = "∞ ×" if factor == "inf" else f"{factor:.2g} ×"
     return f"{found['level']}: {found['check']}, {times}"
 
 
