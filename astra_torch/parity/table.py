@@ -9,7 +9,7 @@ from astra_torch.parity.certificate import Certificate
 from astra_torch.parity.comparison import ParityReport
 from astra_torch.parity.texts import TextReport
 
-WIDTH = 120
+WIDTH = 130
 """Columns of the tables, on a screen that is narrower too: the names of tensors are long."""
 
 
