@@ -2,14 +2,35 @@
 
 A difference of two tensors is measured relative to the reference in one of two norms: the largest
 absolute value, or the root mean square. The largest is the stricter and serves wherever it is
-well conditioned. It is not for float32 parameters that Adam has updated: where a gradient's true
-value is near zero, its rounding decides the sign of a step of full length, so the largest error
-is that of a few unlucky elements and scatters by orders of magnitude between two correct
-computations, while the root mean square over the tensor does not.
+well conditioned. It is not for parameters that Adam has updated: Adam's first step turns a
+gradient g into g / (|g| + eps), so where |g| is below its epsilon of 1e-8 the step multiplies the
+rounding of that gradient, and in float32 decides by it the sign of a step of full length. The
+largest error is that of a few unlucky elements and scatters by orders of magnitude between two
+correct computations, while the root mean square over the tensor does not. Certificates give the
+largest as well.
 """
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+Norm = Literal["largest", "root mean square"]
+"""How a tensor's difference is measured."""
+
+ROOT_MEAN_SQUARE: Mapping[str, tuple[str, ...]] = {
+    "float64": ("parameter",),
+    "float32": ("first moment", "second moment", "parameter"),
+}
+"""What of a training is measured by the root mean square, in each type. In float64 that is only
+what has gone through Adam's division; the moments that it divides are held by the largest value.
+In float32 the moments of the next step already come from parameters that have scattered."""
+
+
+def norms(dtype: str, level: str) -> Mapping[str, Norm]:
+    """Returns the norm of each quantity that is not measured by its largest value."""
+    quantities = ROOT_MEAN_SQUARE[dtype] if level == "training" else ()
+    return dict.fromkeys(quantities, "root mean square")
+
 
 FLOAT64 = 1e-12
 """Both frameworks in float64: rounding of 1.1e-16 an operation, through sums of some 10^3 terms

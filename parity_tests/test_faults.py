@@ -13,6 +13,7 @@ import pytest
 from astra_jax.presets import override
 from astra_torch.parity import JaxSide, Name, ParityReport, TorchSide, check, compare
 from astra_torch.parity.quantities import LEVELS
+from astra_torch.tolerances import norms
 from parity_tests.faults import FAULTS, Fault, FaultLevel, Study
 from parity_tests.kill_table import STEPS, compare_at, make_case
 
@@ -79,7 +80,7 @@ def report(**changes: Any) -> ParityReport:
     name = Name("x")
     found = compare({name: np.ones(3)}, {name: np.ones(3)}, {name: 1e-12})
     values = dict(dtype="float64", comparisons=tuple(found), num_steps=1, num_values=3, gaps=())
-    values |= dict(num_clipped=0, num_rates=0)
+    values |= dict(num_clipped=0, num_rates=0, largest={})
     return ParityReport(**{**values, "drift": {}, "reference_drift": {}, **changes})
 
 
@@ -87,6 +88,16 @@ def test_a_report_with_nothing_in_it_or_a_gap_is_no_agreement():
     assert report().ok
     assert not report(comparisons=()).ok
     assert not report(gaps=("not compared: y",)).ok
+
+
+def test_a_norm_is_that_of_its_quantity_and_the_largest_is_told_beside_it():
+    names = Name("parameter", "x"), Name("loss")
+    reference = dict.fromkeys(names, np.full(100, 2.0))
+    ours = dict.fromkeys(names, np.array([2.0] * 99 + [3.0]))
+    found = compare(ours, reference, dict.fromkeys(names, 0.1), norms=norms("float64", "training"))
+    assert [one.relative for one in found] == pytest.approx([0.05, 0.5])
+    assert [one.largest for one in found] == [0.5, 0.5]
+    assert [one.ok for one in found] == [True, False]
 
 
 def test_a_quantity_that_both_sides_lack_is_a_gap(monkeypatch: pytest.MonkeyPatch):

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from astra_jax.config import Preset
 from astra_jax.corpus import CorpusRecord
 from astra_jax.environment import describe_environment
@@ -96,6 +98,7 @@ def _report(report: ParityReport) -> dict[str, Any]:
         "ok": report.ok,
         "num_steps": report.num_steps,
         "num_values": report.num_values,
+        "largest": report.largest,
         "gaps": report.gaps,
         "worst": {name: _comparison(one) for name, one in report.by_quantity().items()},
         "tensors": {str(one.name): _comparison(one) for one in report.comparisons},
@@ -120,8 +123,8 @@ def _thin(drift: Drift, num_steps: int) -> dict[str, list[Any]]:
     """Returns at most `DRIFT_POINTS` steps, and for each the worst since the one before."""
     if not drift or num_steps < 2:
         return {}
-    ends = [num_steps * (i + 1) // DRIFT_POINTS for i in range(DRIFT_POINTS)]
-    ends = [end for end in dict.fromkeys(ends) if end]
+    # Evenly spaced on the figure's axis, which is logarithmic.
+    ends = np.unique(np.geomspace(1, num_steps, DRIFT_POINTS).round().astype(int)).tolist()
     spans = list(zip([0, *ends], ends, strict=False))
     thinned = {
         quantity: [max(values[start:end]) for start, end in spans]

@@ -10,7 +10,6 @@ from astra_torch.parity.cases import Case
 from astra_torch.parity.comparison import (
     Comparison,
     Drift,
-    Norm,
     ParityReport,
     append_drift,
     compare,
@@ -19,6 +18,7 @@ from astra_torch.parity.comparison import (
 from astra_torch.parity.jax_side import JaxSide
 from astra_torch.parity.quantities import Level, Name, ParityDtype, Results, expected_names
 from astra_torch.parity.torch_side import TorchSide
+from astra_torch.tolerances import Norm
 
 DTYPES: tuple[ParityDtype, ...] = ("float64", "float32")
 
@@ -57,13 +57,14 @@ class _Pair:
     """JAX against PyTorch in one type, and what has come of it so far."""
 
     dtype: ParityDtype
-    norm: Norm = "largest"
 
     def __init__(self, case: Case, level: Level):
         self.case = case
         self.level: Level = level
+        self.norms = tolerances.norms(self.dtype, level)
         self.jax_side = JaxSide(case, self.dtype)
         self.worst: dict[Name, Comparison] = {}
+        self.largest: dict[str, float] = {}
         self.drift: Drift = {}
         self.reference_drift: Drift = {}
         self.losses: list[float] = []
@@ -80,10 +81,12 @@ class _Pair:
         """Computes a step and holds it against the oracle's."""
         ours = getattr(self.jax_side, self.level)(self.case.draw(step))
         target, bounds = self.hold(step, expected)
-        found = compare(ours, target, bounds, norm=self.norm, dtype=self.dtype, step=step + 1)
+        found = compare(ours, target, bounds, norms=self.norms, dtype=self.dtype, step=step + 1)
         for one in found:
             self.worst[one.name] = worst_of([self.worst.get(one.name, one), one])
             self.num_values += one.size
+            quantity = one.name.quantity
+            self.largest[quantity] = max(one.largest, self.largest.get(quantity, 0.0))
         append_drift(self.drift, found)
         self.losses.append(float(expected.get(Name("loss"), np.nan)))
         self.last = expected
@@ -99,6 +102,7 @@ class _Pair:
             comparisons=tuple(self.worst.values()),
             num_steps=len(self.losses),
             num_values=self.num_values,
+            largest=self.largest,
             drift=self.drift,
             reference_drift=self.reference_drift,
             num_clipped=self.num_clipped,
@@ -142,12 +146,11 @@ class _Float32(_Pair):
 
     def __init__(self, case: Case, level: Level):
         super().__init__(case, level)
-        self.norm = "root mean square" if level == "training" else "largest"
         self.torch_side = TorchSide(case, "float32")
 
     def hold(self, step: int, expected: Results) -> tuple[Results, dict[Name, float]]:
         reference = getattr(self.torch_side, self.level)(self.case.draw_twin(step))
-        found = measure_float32(reference, expected, self.norm)
+        found = measure_float32(reference, expected, self.norms)
         append_drift(self.reference_drift, found)
         worst = {quantity: max(errors) for quantity, errors in self.reference_drift.items()}
         bounds = float32_bounds(found, worst)
@@ -160,9 +163,12 @@ class _Float32(_Pair):
         return expected | exact, bounds
 
 
-def measure_float32(reference: Results, oracle: Results, norm: Norm) -> list[Comparison]:
+def measure_float32(
+    reference: Results, oracle: Results, norms: Mapping[str, Norm]
+) -> list[Comparison]:
     """Returns how far PyTorch's float32 results are from the oracle, unbounded."""
-    return compare(reference, oracle, dict.fromkeys(oracle, math.inf), norm=norm, dtype="float32")
+    unbounded = dict.fromkeys(oracle, math.inf)
+    return compare(reference, oracle, unbounded, norms=norms, dtype="float32")
 
 
 def float32_bounds(

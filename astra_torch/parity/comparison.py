@@ -3,14 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
 
 import numpy as np
 
 from astra_torch.parity.quantities import Name, ParityDtype, Results
-
-Norm = Literal["largest", "root mean square"]
-"""How a tensor's difference is measured; when which is right, `tolerances` says."""
+from astra_torch.tolerances import Norm
 
 Drift = dict[str, list[float]]
 """For each quantity, the worst relative difference of its tensors, step by step."""
@@ -27,6 +25,7 @@ class Comparison:
             shapes differ.
         relative: norm of the difference over norm of the reference. Infinite where `max_abs` is,
             and where the reference is all zero, as the gradients of a dead network are.
+        largest: `max_abs` over the reference's largest value, whatever the norm is.
         ulp: `max_abs` in units in the last place of the reference's largest value, in the type
             that was computed in.
         bound: on `relative`.
@@ -37,6 +36,7 @@ class Comparison:
     step: int
     max_abs: float
     relative: float
+    largest: float
     ulp: float
     bound: float
     size: int
@@ -65,7 +65,7 @@ def compare(
     reference: Results,
     bounds: Mapping[Name, float],
     *,
-    norm: Norm = "largest",
+    norms: Mapping[str, Norm] = MappingProxyType({}),
     dtype: ParityDtype = "float64",
     step: int = 1,
 ) -> list[Comparison]:
@@ -75,7 +75,7 @@ def compare(
         ours: quantities by name.
         reference: the same by the other computation.
         bounds: the largest relative difference that each may have.
-        norm: how a tensor's difference is measured.
+        norms: how the differences of a quantity are measured: by the largest where not given.
         dtype: the type that `ours` was computed in.
         step: of the training.
 
@@ -85,7 +85,15 @@ def compare(
     if set(ours) != set(reference):
         raise ValueError(f"only one side has {sorted(map(str, set(ours) ^ set(reference)))}")
     return [
-        _compare(name, ours[name], reference[name], bounds[name], norm, dtype, step)
+        _compare(
+            name,
+            ours[name],
+            reference[name],
+            bounds[name],
+            norms.get(name.quantity, "largest"),
+            dtype,
+            step,
+        )
         for name in reference
     ]
 
@@ -99,22 +107,24 @@ def _compare(
     dtype: ParityDtype,
     step: int,
 ) -> Comparison:
-    max_abs = relative = ulp = math.inf
+    max_abs = relative = largest = ulp = math.inf
     if ours.shape == reference.shape and ours.size:
         one, other = ours.astype(np.float64), reference.astype(np.float64)
         if np.isfinite(one).all() and np.isfinite(other).all():
             difference = one - other
-            max_abs, largest = _norm(difference, "largest"), _norm(other, "largest")
-            ulp = max_abs / float(np.spacing(np.dtype(dtype).type(largest)))
-            if largest:
+            max_abs, scale = _norm(difference, "largest"), _norm(other, "largest")
+            ulp = max_abs / float(np.spacing(np.dtype(dtype).type(scale)))
+            if scale:
                 relative = _norm(difference, norm) / _norm(other, norm)
+                largest = max_abs / scale
             elif max_abs == bound == 0.0:  # Weights may be zero: they are moved, not computed.
-                relative = 0.0
+                relative = largest = 0.0
     return Comparison(
         name=name,
         step=step,
         max_abs=max_abs,
         relative=relative,
+        largest=largest,
         ulp=ulp,
         bound=bound,
         size=ours.size,
@@ -138,6 +148,8 @@ class ParityReport:
         comparisons: the worst step of every tensor.
         num_steps: how many steps were compared.
         num_values: how many numbers were compared.
+        largest: for each quantity, the worst difference of a single value at any step, over the
+            largest value of its tensor; not bounded by itself where the norm is another.
         drift: how it came about.
         reference_drift: in float32 the same of PyTorch, against the same oracle; else empty.
         num_clipped: steps whose gradient the clip shortened, in PyTorch.
@@ -150,6 +162,7 @@ class ParityReport:
     comparisons: tuple[Comparison, ...]
     num_steps: int
     num_values: int
+    largest: Mapping[str, float]
     drift: Drift
     reference_drift: Drift
     num_clipped: int
