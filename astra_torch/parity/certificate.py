@@ -1,7 +1,6 @@
 """What was compared, on what, and how it came out: for a machine to check and a person to read."""
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -17,7 +16,6 @@ from astra_jax.environment import describe_environment
 from astra_torch.parity.comparison import Comparison, Drift, ParityReport
 from astra_torch.parity.quantities import ParityDtype
 from astra_torch.parity.texts import TextReport
-from astra_torch.weights import Arrays
 
 FORMAT = 1
 DRIFT_POINTS = 200
@@ -81,16 +79,6 @@ class Certificate:
             "texts": [dataclasses.asdict(report) | {"ok": report.ok} for report in self.texts],
         }
         return _dump(values) + "\n"
-
-
-def hash_arrays(arrays: Arrays) -> str:
-    """Returns the sha256 of names, types, shapes and values, in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 def _report(report: ParityReport) -> dict[str, Any]:

@@ -10,13 +10,14 @@ from astra_jax.corpus import BUILTIN, CorpusRecord, load_corpus
 from astra_jax.datasets import Split, split_corpus
 from astra_jax.errors import InputError
 from astra_jax.fitting import steps_in_epoch
+from astra_jax.hashing import hash_arrays
 from astra_jax.presets import override
 from astra_jax.training import Keys
 from astra_torch import conversion
 from astra_torch.conversion import TrainedModel
 from astra_torch.onnx_models import require_onnx
 from astra_torch.parity.cases import Case, random_arrays, training_case
-from astra_torch.parity.certificate import DRAWN, Certificate, Reports, hash_arrays
+from astra_torch.parity.certificate import DRAWN, Certificate, Reports
 from astra_torch.parity.checks import check
 from astra_torch.parity.onnx_side import check_onnx
 from astra_torch.parity.precision import describe_precision
