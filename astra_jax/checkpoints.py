@@ -1,33 +1,62 @@
-"""Orbax checkpoints of a training state."""
+"""Orbax checkpoints: a training state and what belongs to it, whole or not there."""
 
+import contextlib
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from astra_jax.errors import InputError
+from astra_jax.errors import InputError, StorageError
+from astra_jax.hashing import hash_arrays
 
 KEEP_LATEST = 2
 """Checkpoints kept: the newest, and the one before it should the newest be damaged."""
 
 State = TypeVar("State")
 
+# What goes wrong in Orbax's threads is raised here as well, in one line.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+class Saved(NamedTuple, Generic[State]):
+    """What a checkpoint holds.
+
+    Attributes:
+        state: arrays.
+        record: what else is known of them, JSON-ready.
+    """
+
+    state: State
+    record: dict[str, Any]
+
 
 class Checkpoints:
-    """The checkpoints of one run, by step. Use as a context manager."""
+    """The checkpoints in one folder, by step. Use as a context manager."""
 
-    def __init__(self, folder: Path):
-        """Opens the folder, which need not exist yet."""
+    def __init__(self, folder: Path, keep: int = KEEP_LATEST):
+        """Opens the folder, which need not exist yet, and removes what a kill left half-written.
+
+        Args:
+            folder: of these checkpoints and nothing else.
+            keep: how many of the newest are kept.
+        """
         self.folder = folder
         self._checkpointer = ocp.training.Checkpointer(
             str(folder.absolute()),
             # Orbax's own choice is to save whenever it can and to keep everything.
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # pyright: ignore[reportArgumentType]
-            preservation_policy=ocp.training.preservation_policies.LatestN(KEEP_LATEST),  # pyright: ignore[reportArgumentType]
+            preservation_policy=ocp.training.preservation_policies.LatestN(keep),  # pyright: ignore[reportArgumentType]
+            cleanup_tmp_directories=True,
         )
+        self._pending: Any = None
 
     def __enter__(self) -> Self:
         return self
@@ -38,63 +67,149 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._checkpointer.close()
+        try:
+            # What went wrong first is what a person must hear of.
+            with contextlib.suppress(StorageError) if error else contextlib.nullcontext():
+                self.wait()
+        finally:
+            with contextlib.suppress(Exception):  # It says once more what `wait` has said.
+                self._checkpointer.close()
 
     @property
     def latest_step(self) -> int | None:
-        """The newest checkpoint's step; None where there is none."""
+        """The newest whole checkpoint's step; None where there is none."""
+        self.wait()
         latest = self._checkpointer.latest
         return None if latest is None else latest.step
 
-    def save(self, step: int, state: Any) -> None:
-        """Writes the state; it is on disk, whole, when this returns."""
-        self._checkpointer.save(step, state)
-
-    def restore(self, like: State) -> State:
-        """Returns the newest state.
+    def save(self, step: int, state: Any, record: dict[str, Any]) -> None:
+        """Begins to write a checkpoint; it is written in the background.
 
         Args:
-            like: a state, or its shapes and types, of the structure that was saved.
+            step: its number, larger than those before.
+            state: arrays; they may be donated or changed as soon as this returns.
+            record: JSON-ready values, kept with the state.
 
         Raises:
-            InputError: there is no checkpoint, it cannot be read, or it is of another shape.
+            StorageError: this one or the one before could not be written.
+        """
+        self.wait()
+        # A copy, because on a CPU the arrays that JAX hands out share the device's own memory.
+        arrays = jax.tree.map(np.array, state)
+        text = json.dumps(record, allow_nan=False)
+        metadata: dict[str, Any] = {"record": text, "sha256": _digest(arrays, text)}
+        with self._telling():
+            self._require_room(arrays)
+            self._pending = self._checkpointer.save_async(step, arrays, custom_metadata=metadata)
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is on disk; raises `StorageError` if it is not."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            with self._telling():
+                pending.result()
+
+    def _require_room(self, arrays: Any) -> None:
+        # Orbax's threads would find out as well, but wait for minutes for what cannot come.
+        with tempfile.TemporaryFile(dir=self.folder):
+            pass
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
+        free = shutil.disk_usage(self.folder).free
+        if free < size:
+            raise OSError(f"no space left: {size:,} bytes needed, {free:,} free")
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Says in one line why a checkpoint could not be written, and what there still is."""
+        try:
+            yield
+        except Exception as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise StorageError(
+                f"cannot write a checkpoint into {self.folder}: {reason[0][:300]}; "
+                f"{self._what_is_left()}"
+            ) from error
+
+    def _what_is_left(self) -> str:
+        steps = [int(path.name) for path in self.folder.glob("*") if path.name.isdecimal()]
+        return f"the last good one is of step {max(steps)}" if steps else "there is none before it"
+
+    def remove_after(self, step: int) -> None:
+        """Removes the checkpoints of later steps."""
+        for checkpoint in list(self._checkpointer.checkpoints):
+            if checkpoint.step > step:
+                self._checkpointer.delete(checkpoint.step)
+
+    def restore(self, like: State) -> Saved[State]:
+        """Returns the newest state and its record.
+
+        Args:
+            like: a state, or its shapes and types, of the structure that was saved; where it has
+                shardings, they say where the arrays go, else to the first device.
+
+        Raises:
+            InputError: there is no checkpoint, it cannot be read, it is of another shape, or it
+                does not hold what was written.
         """
         step = self.latest_step
         if step is None:
             raise InputError(f"{self.folder} holds no checkpoint: train first")
+        name = f"checkpoint {step} in {self.folder}"
         try:
-            saved = self._checkpointer.metadata(step).metadata
-            if not saved:
-                raise ValueError("it lists no arrays")
-            # Orbax casts and crops silently: what is on disk is compared before it is read.
-            _require_equal_specs(_specs(saved), _specs(like), f"checkpoint {step} in {self.folder}")
-            state = self._checkpointer.load(step, jax.tree.map(_on_this_machine, like))
-            _require_equal_specs(_specs(state), _specs(like), f"what was read from {self.folder}")
-            return state
+            return self._restore(step, like, name)
         except InputError:
             raise
         except Exception as error:
             raise InputError(
-                f"checkpoint {step} in {self.folder} cannot be read ({type(error).__name__}: "
-                f"{str(error).splitlines()[0]}); remove its folder to go on from the one before"
+                f"{name} cannot be read ({type(error).__name__}: "
+                f"{(str(error).splitlines() or [''])[0]}); {_GO_BACK}"
             ) from error
 
+    def _restore(self, step: int, like: State, name: str) -> Saved[State]:
+        found = self._checkpointer.metadata(step)
+        if not found.metadata:
+            raise ValueError("it lists no arrays")
+        # Orbax casts and crops silently: what is on disk is compared before it is read.
+        _require_equal_specs(_specs(found.metadata), _specs(like), name)
+        state = self._checkpointer.load(step, jax.tree.map(_placed, like))
+        _require_equal_specs(_specs(state), _specs(like), f"what was read from {self.folder}")
+        metadata = found.custom_metadata
+        record = metadata.get("record") if isinstance(metadata, dict) else None
+        if not isinstance(metadata, dict) or not isinstance(record, str):
+            raise ValueError("it has no record")
+        if _digest(state, record) != metadata.get("sha256"):
+            raise InputError(
+                f"{name} does not hold what was written (its sha256 is another); {_GO_BACK}"
+            )
+        return Saved(state, json.loads(record))
 
-def _on_this_machine(leaf: Any) -> jax.ShapeDtypeStruct:
+
+_GO_BACK = "remove its folder to go on from the one before"
+
+
+def _digest(state: Any, record: str) -> str:
+    """Returns the sha256 of a state's arrays and of its record."""
+    leaves = {path: np.asarray(leaf) for path, leaf in _leaves(state).items()}
+    return hash_arrays(leaves | {"record": np.frombuffer(record.encode(), np.uint8)})
+
+
+def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
     """Says where an array is to go, which may not be where it was when it was saved."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = getattr(leaf, "sharding", None)
+    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _specs(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Returns shape and type of each leaf by its path, however the path's steps are written."""
+def _leaves(tree: Any) -> dict[str, Any]:
+    """Returns each leaf by its path, however the path's steps are written."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _specs(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Returns shape and type of each leaf by its path."""
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): (
-            tuple(leaf.shape),
-            np.dtype(leaf.dtype).name,
-        )
-        for path, leaf in leaves
+        path: (tuple(leaf.shape), np.dtype(leaf.dtype).name) for path, leaf in _leaves(tree).items()
     }
 
 

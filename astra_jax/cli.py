@@ -4,16 +4,18 @@ import contextlib
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 import tyro
 
-from astra_jax.errors import DivergedError, InputError
+from astra_jax.errors import DivergedError, InputError, StoppedError
 from astra_jax.presets import describe_defaults
 
-EXIT_INPUT, EXIT_DIVERGED, EXIT_INTERRUPTED = 2, 3, 130
+EXIT_INPUT, EXIT_DIVERGED, EXIT_SIGNAL = 2, 3, 128
+EXIT_INTERRUPTED = EXIT_SIGNAL + signal.SIGINT
 
 Arguments = TypeVar("Arguments")
 
@@ -34,7 +36,7 @@ def run(
     """Parses the command line, calls `main` and ends the process.
 
     Exit codes: 0 done, or what `main` returns; 2 unusable input, told in one line; 3 training
-    diverged; 130 stopped by Ctrl-C. A traceback means a fault of the program.
+    diverged; 130 stopped by Ctrl-C, 143 by SIGTERM. A traceback means a fault of the program.
 
     Args:
         main: what the script does.
@@ -53,6 +55,8 @@ def run(
         _fail(f"error: {error}", EXIT_DIVERGED)
     except KeyboardInterrupt:
         _fail("interrupted", EXIT_INTERRUPTED)
+    except StoppedError as error:
+        _fail(str(error), EXIT_SIGNAL + error.number)
     except BrokenPipeError:  # Whoever read the output, `head` say, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # A folder that may not be read or written, a full disk.

@@ -214,3 +214,15 @@ class Preset(Record):
                 for key, value in values.items()
             }
         return super(Preset, cls).from_dict(values)
+
+
+def differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Returns a line for every field that two presets, as `to_dict` returns them, differ in."""
+    lines = []
+    for name in was | now:
+        before, after = was.get(name, "missing"), now.get(name, "missing")
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += differences(before, after)
+        elif before != after:
+            lines.append(f"{name} was {before}, now {after}")
+    return lines

@@ -1,5 +1,7 @@
 """The exceptions that the command line turns into one line and an exit code."""
 
+import signal
+
 
 class InputError(ValueError):
     """A caller's mistake: what was given, what was expected, what to do.
@@ -10,5 +12,24 @@ class InputError(ValueError):
     """
 
 
+class StorageError(OSError):
+    """Something could not be written: a full disk, a folder that may not be written."""
+
+
 class DivergedError(ArithmeticError):
-    """A loss is no longer a finite number."""
+    """A loss or a gradient is no longer a finite number."""
+
+
+class StoppedError(Exception):
+    """A signal asked a training to stop, and it has: everything done is saved.
+
+    Attributes:
+        number: of the signal.
+        step: that the training stands at.
+    """
+
+    def __init__(self, number: int, step: int):
+        """Takes what the attributes say."""
+        super().__init__(f"stopped by {signal.Signals(number).name} after step {step}")
+        self.number = number
+        self.step = step

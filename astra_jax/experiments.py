@@ -1,19 +1,24 @@
 """How a run begins, goes on, takes weights in, and gives its model back."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import jax
 from flax import nnx
 
 from astra_jax.checkpoints import Checkpoints
-from astra_jax.config import Preset
+from astra_jax.config import Preset, differences
 from astra_jax.corpus import BUILTIN, load_corpus
 from astra_jax.datasets import Split, corpus_vocabulary, split_corpus
 from astra_jax.errors import InputError
 from astra_jax.fitting import steps_in_epoch
+from astra_jax.metrics import History
 from astra_jax.model import GRULanguageModel, arithmetic
 from astra_jax.presets import override
 from astra_jax.runs import Run
+from astra_jax.saving import SavePolicy, Saver, Training, read
 from astra_jax.training import Keys, Trainer, TrainState
 
 BUILTIN_WARNING = (
@@ -21,6 +26,9 @@ BUILTIN_WARNING = (
     "be held against a published one. For the real corpus connect to the network, set "
     "ASTRA_DATA_DIR to its folder, or pass --corpus FILE"
 )
+
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def begin(preset: Preset, corpus_source: str | None, folder: Path | None) -> tuple[Run, Split]:
@@ -48,17 +56,27 @@ def fit_vocabulary(preset: Preset, corpus_source: str) -> Preset:
     return override(preset, vocab_size=len(vocabulary))
 
 
-def resume(folder: Path, corpus_source: str | None = None) -> tuple[Run, Split]:
+def resume(
+    folder: Path, corpus_source: str | None = None, expected: Mapping[str, Any] = _NOTHING
+) -> tuple[Run, Split]:
     """Opens a run folder and finds its corpus again.
 
     Args:
         folder: of an earlier run.
         corpus_source: where the corpus is now, if it is not where it was.
+        expected: fields of its preset that the caller takes it to have.
 
     Raises:
-        InputError: the folder is no run, or the corpus is not the one it began with.
+        InputError: the folder is no run, has other fields than expected, or the corpus is not
+            the one it began with.
     """
     run = Run.open(folder)
+    others = differences(run.preset.to_dict(), override(run.preset, **expected).to_dict())
+    if others:
+        raise InputError(
+            f"{folder} cannot go on as another run than it began: {'; '.join(others)}; leave "
+            "these flags out, or begin a new run"
+        )
     known = run.corpus
     source = corpus_source or (BUILTIN if known.origin == "built-in" else known.path)
     corpus = load_corpus(run.preset.data.dataset, source)
@@ -78,28 +96,29 @@ def resume(folder: Path, corpus_source: str | None = None) -> tuple[Run, Split]:
     return run if known.sha256 else run.with_corpus(found), split
 
 
-def restore_model(run: Run) -> GRULanguageModel:
-    """Returns the model of a run's newest checkpoint.
+def restore_model(run: Run, *, best: bool = False) -> GRULanguageModel:
+    """Returns the model of a run's newest checkpoint, or of its best.
 
     Raises:
-        InputError: the run has no checkpoint, or none that can be read.
+        InputError: the run has no such checkpoint, or none that can be read.
     """
-    state = restore_state(run)
+    state = restore_state(run, best=best)
     with arithmetic(run.preset.train.dtype):
         return nnx.merge(Trainer(run.preset, steps_per_epoch=1).graph, state.params)
 
 
-def restore_state(run: Run) -> TrainState:
-    """Returns the training state of a run's newest checkpoint; raises as `restore_model` does."""
+def restore_state(run: Run, *, best: bool = False) -> TrainState:
+    """Returns the training state of a run's checkpoint; raises as `restore_model` does."""
+    folder = run.best if best else run.checkpoints
+    if not folder.is_dir():  # Opening it would make it.
+        raise InputError(f"{folder} holds no checkpoint: train first")
     # The update rule's state has the same structure whatever the length of an epoch.
     trainer = Trainer(run.preset, steps_per_epoch=1)
-    if not run.checkpoints.is_dir():  # Opening it would make it.
-        raise InputError(f"{run.checkpoints} holds no checkpoint: train first")
-    with arithmetic(run.preset.train.dtype), Checkpoints(run.checkpoints) as checkpoints:
-        return checkpoints.restore(jax.eval_shape(trainer.init, jax.random.key(0)))
+    with arithmetic(run.preset.train.dtype), Checkpoints(folder) as checkpoints:
+        return read(run, checkpoints, jax.eval_shape(trainer.init, jax.random.key(0))).state
 
 
 def import_state(run: Run, state: TrainState) -> None:
     """Makes a training state from elsewhere the first checkpoint of a new run."""
-    with arithmetic(run.preset.train.dtype), Checkpoints(run.checkpoints) as checkpoints:
-        checkpoints.save(int(state.step), state)
+    with arithmetic(run.preset.train.dtype), Saver(run, SavePolicy()) as saver:
+        saver.save(int(state.step), Training(state, History()))

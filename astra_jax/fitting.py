@@ -1,23 +1,27 @@
 """The loop over epochs: dispatch, report, evaluate, record, checkpoint."""
 
-import signal
-import threading
 import time
-from types import FrameType
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Int
 
-from astra_jax.checkpoints import Checkpoints
 from astra_jax.config import Preset
 from astra_jax.datasets import Dataset, Split
-from astra_jax.errors import DivergedError, InputError
+from astra_jax.diagnosis import find_operation, first_offender
+from astra_jax.errors import DivergedError, InputError, StoppedError
+from astra_jax.locks import locked
+from astra_jax.metrics import EpochMetrics, History
 from astra_jax.model import arithmetic
 from astra_jax.optimizers import learning_rate_schedule
 from astra_jax.progress import Progress, Snapshot
-from astra_jax.runs import EpochMetrics, Run
+from astra_jax.runs import Run
+from astra_jax.saving import SavePolicy, Saver, Training
+from astra_jax.stopping import StopRequest
 from astra_jax.training import (
     MAX_STEPS_PER_CALL,
     Keys,
@@ -49,144 +53,200 @@ def steps_in_epoch(preset: Preset, data: Dataset) -> int:
     return steps
 
 
-def fit(run: Run, split: Split, progress: Progress) -> None:
+_ADVICE = (
+    "training diverged; the last checkpoint is from before it; begin again with a smaller "
+    "--learning-rate"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """What a person may choose about a training that changes none of its results.
+
+    Attributes:
+        saving: how often it is saved.
+        debug_nans: whether a training that diverges is to say which operation did it.
+    """
+
+    saving: SavePolicy = field(default_factory=SavePolicy)
+    debug_nans: bool = False
+
+
+def fit(run: Run, split: Split, progress: Progress, options: FitOptions | None = None) -> None:
     """Trains a run to the end of its last epoch, going on from its newest checkpoint if any.
 
     The run's finished model is in its newest checkpoint: `experiments.restore_model`.
 
-    After every epoch a line of metrics and a checkpoint are on disk. Everything random follows
-    from the run's seed and the number of steps done, so a run that is interrupted and resumed
-    computes what it would have computed otherwise.
+    Everything random follows from the run's seed and the number of steps done, so a run that is
+    interrupted at any moment and resumed computes, to the bit, what it would have computed
+    otherwise.
 
     Raises:
-        DivergedError: a loss is not finite; the last checkpoint is from before it.
-        InputError: a checkpoint or the metrics of the run are damaged, or the checkpoint is not
-            of an epoch's end.
+        DivergedError: a loss or a gradient is not finite; the last checkpoint is from before it.
+        StoppedError: SIGINT or SIGTERM came; the steps done are in the newest checkpoint.
+        StorageError: a checkpoint could not be written.
+        InputError: another process trains this run, its newest checkpoint is damaged or not of
+            the run as it is now, or does not fit the epochs.
     """
-    with arithmetic(run.preset.train.dtype), Checkpoints(run.checkpoints) as checkpoints:
-        loop = _Loop(run.preset, split, progress)
-        if checkpoints.latest_step is None:
-            state = loop.trainer.init(loop.keys.init)
-        else:
-            state = checkpoints.restore(jax.eval_shape(loop.trainer.init, loop.keys.init))
-        done = _epochs_done(run, int(state.step), loop.steps)
-        metrics = _metrics_of_epochs(run, run.imported_step // loop.steps, done)
-        with loop.interrupt:
-            for epoch in range(done, run.preset.train.epochs):
-                state, result = loop.run_epoch(state, epoch)
-                metrics.append(result)
-                run.write_metrics(metrics)
-                checkpoints.save(result.step, state)
-                progress.epoch(result)
+    options = options or FitOptions()
+    with (
+        locked(run.folder),
+        arithmetic(run.preset.train.dtype),
+        Saver(run, options.saving) as saver,
+        StopRequest() as stop,
+    ):
+        loop = _Loop(run, split, progress, saver, stop, options)
+        training = saver.restore(jax.eval_shape(loop.trainer.init, loop.keys.init))
+        loop.run(training or Training(loop.trainer.init(loop.keys.init), History()))
 
 
-def _epochs_done(run: Run, step: int, steps_per_epoch: int) -> int:
-    """Returns how many epochs a checkpoint has behind it."""
-    epochs, rest = divmod(step, steps_per_epoch)
+def _epochs_done(run: Run, training: Training, steps_per_epoch: int) -> int:
+    """Returns how many epochs a checkpoint has behind it, those done elsewhere included."""
+    imported, rest = divmod(run.imported_step, steps_per_epoch)
+    done = imported + len(training.history.epochs)
+    expected = done * steps_per_epoch + training.history.current.steps
     if rest:
         raise InputError(
-            f"{run.folder} stands at step {step}, {rest} of {steps_per_epoch} steps into epoch "
-            f"{epochs + 1}: training goes on from the end of an epoch only; import a checkpoint "
-            "that was written at one"
+            f"{run.folder} was imported at step {run.imported_step}, {rest} of {steps_per_epoch} "
+            f"steps into epoch {imported + 1}: import a checkpoint that was written at the end "
+            "of an epoch"
         )
-    return epochs
-
-
-def _metrics_of_epochs(run: Run, imported: int, done: int) -> list[EpochMetrics]:
-    """Returns a run's lines up to its newest checkpoint; imported epochs have none."""
-    # A run that was stopped before it could save an epoch has that epoch's line already.
-    metrics = [line for line in run.metrics() if line.epoch <= done]
-    if [line.epoch for line in metrics] != list(range(imported + 1, done + 1)):
+    if int(training.state.step) != expected:
         raise InputError(
-            f"{run.folder} has lost metrics: {len(metrics)} lines, expected one for each epoch "
-            f"from {imported + 1} to {done}"
+            f"{run.folder} stands at step {int(training.state.step)}, and its epochs of "
+            f"{steps_per_epoch} steps say {expected}: the corpus or the checkpoint is not its own"
         )
-    return metrics
+    return done
 
 
 class _Loop:
     """What stays the same from epoch to epoch, and the clock."""
 
-    def __init__(self, preset: Preset, split: Split, progress: Progress):
-        self.preset, self.split, self.progress = preset, split, progress
-        self.steps = steps_in_epoch(preset, split.train)
-        self.trainer = Trainer(preset, self.steps)
-        self.keys = Keys.from_seed(preset.train.seed)
-        self.learning_rate = learning_rate_schedule(preset.train, self.steps)
-        self.step_chars = preset.data.batch_size * preset.data.seq_len
+    def __init__(
+        self,
+        run: Run,
+        split: Split,
+        progress: Progress,
+        saver: Saver,
+        stop: StopRequest,
+        options: FitOptions,
+    ):
+        self.run_folder, self.preset, self.options = run, run.preset, options
+        self.split, self.progress, self.saver, self.stop = split, progress, saver, stop
+        self.steps = steps_in_epoch(run.preset, split.train)
+        self.trainer = Trainer(run.preset, self.steps)
+        self.keys = Keys.from_seed(run.preset.train.seed)
+        self.learning_rate = learning_rate_schedule(run.preset.train, self.steps)
+        self.step_chars = run.preset.data.batch_size * run.preset.data.seq_len
         self.pace = _Pace()
-        self.interrupt = _Interrupt()
         self.eval_seconds = 0.0
         self.rate = 0.0
 
-    def run_epoch(self, state: TrainState, epoch: int) -> tuple[TrainState, EpochMetrics]:
-        """Trains and evaluates one epoch, counted from 0."""
-        started = time.perf_counter()
+    def run(self, training: Training) -> None:
+        """Does what is left of a training."""
+        done = _epochs_done(self.run_folder, training, self.steps)
+        for epoch in range(done, self.preset.train.epochs):
+            training, metrics = self._run_epoch(training, epoch)
+            self.saver.finish(metrics, training)
+            self.progress.epoch(metrics)
+            self._stop_if_asked(metrics.step)
+
+    def _stop_if_asked(self, step: int) -> None:
+        if self.stop.number is not None:
+            raise StoppedError(self.stop.number, step)
+
+    def _run_epoch(self, training: Training, epoch: int) -> tuple[Training, EpochMetrics]:
+        """Does what is left of an epoch, counted from 0, and evaluates it."""
         # Before anything is in flight that asking the device would wait for.
         self.rate = float(self.learning_rate(epoch * self.steps))
-        state, history = self._train(state, epoch)
-        trained = time.perf_counter()
+        state, history = self._train(training, epoch)
+        started = time.perf_counter()
         estimate, full = self._evaluate(state.params, epoch)
-        self.eval_seconds = time.perf_counter() - trained
-        train_seconds = trained - started
-        step = (epoch + 1) * self.steps
-        _require_finite(np.asarray(history.grad_norm), step, "norm of the gradient")
-        _require_finite(np.array([estimate, full]), step, "validation loss")
-        return state, EpochMetrics(
+        self.eval_seconds = time.perf_counter() - started
+        step, done = (epoch + 1) * self.steps, history.current
+        if not np.isfinite([estimate, full]).all():
+            raise DivergedError(f"the validation loss is {full} after step {step}, {_ADVICE}")
+        metrics = EpochMetrics(
             epoch=epoch + 1,
             step=step,
             learning_rate=self.rate,
-            train_loss_nats=float(np.mean(history.loss_nats)),
+            train_loss_nats=done.loss_nats / done.steps,
             val_estimate_nats=estimate,
             val_loss_nats=full,
-            grad_norm=float(np.mean(history.grad_norm)),
-            chars_per_s=round(self.steps * self.step_chars / train_seconds, 1),
-            train_seconds=round(train_seconds, 3),
+            grad_norm=done.grad_norm / done.steps,
+            chars_per_s=round(done.steps * self.step_chars / done.seconds, 1),
+            train_seconds=round(done.seconds, 3),
             eval_seconds=round(self.eval_seconds, 3),
         )
+        return Training(state, history.finish(metrics)), metrics
 
-    def _train(self, state: TrainState, epoch: int) -> tuple[TrainState, StepMetrics]:
-        """Runs an epoch's steps, reading each call's metrics while the next one runs."""
+    def _train(self, training: Training, epoch: int) -> Training:
+        """Runs the rest of an epoch's steps, reading each call's metrics while the next runs."""
         rows = self.split.train.epoch_rows(jax.random.fold_in(self.keys.batches, epoch), self.steps)
-        calls: list[StepMetrics] = []
-        pending, first = None, 0
+        offset = epoch * self.steps
+        step, end = offset + training.history.current.steps, offset + self.steps
+        pending = None
         self.pace.start()
-        while first < self.steps:
-            count = self.pace.steps(self.steps - first)
+        while step < end:
+            due = self.saver.policy.steps_until_due(step)
+            count = self.pace.steps(min(end - step, due or end))
             state, history = self.trainer.run_steps(
-                state, self.split.train, rows, first, count, self.keys.dropout
+                training.state, self.split.train, rows, offset, step + count, self.keys.dropout
             )
+            training = Training(state, training.history)
             if pending is not None:
-                calls.append(self._read(pending, epoch))
-            pending, first = _Call(first, count, history), first + count
-            if self.interrupt.wanted:
-                jax.block_until_ready(state)  # Python must not end while the device computes.
-                raise KeyboardInterrupt
-        assert pending is not None
-        calls.append(self._read(pending, epoch))
-        return state, jax.tree.map(lambda *parts: np.concatenate(parts, dtype=np.float64), *calls)
+                training = self._read(pending, training)
+            pending, step = (
+                _Call(step, count, rows[step - offset : step - offset + count], history),
+                step + count,
+            )
+            if step < end and (count == due or self.stop.number is not None):
+                training = self._read(pending, training)
+                pending = None
+                self.saver.save(step, training)
+                self._stop_if_asked(step)
+        return training if pending is None else self._read(pending, training)
 
-    def _read(self, call: "_Call", epoch: int) -> StepMetrics:
-        """Waits for a call's metrics, checks them and tells about them."""
-        history = jax.tree.map(lambda values: values[: call.steps], jax.device_get(call.history))
-        self.pace.observe(call.steps)
-        done, epochs = call.first + call.steps, self.preset.train.epochs
-        _require_finite(history.loss_nats, epoch * self.steps + done, "loss")
-        steps_left = (epochs - epoch) * self.steps - done
+    def _read(self, call: "_Call", training: Training) -> Training:
+        """Waits for a call's metrics, checks them, tells about them and adds them up."""
+        loss, norm = (values[: call.steps] for values in jax.device_get(call.history))
+        broken = np.flatnonzero(~(np.isfinite(loss) & np.isfinite(norm)))
+        if broken.size:
+            raise self._diverged(call, int(broken[0]), training.state)
+        seconds = self.pace.observe(call.steps)
+        current = training.history.current.add(loss, norm, seconds)
+        if self.pace.known:
+            self._tell(call.first + call.steps, float(loss[-1]))
+        return Training(training.state, replace(training.history, current=current))
+
+    def _tell(self, step: int, loss_nats: float) -> None:
+        epochs = self.preset.train.epochs
+        epoch, done = divmod(step - 1, self.steps)
         self.progress.steps(
             Snapshot(
                 epoch=epoch + 1,
                 epochs=epochs,
-                step=done,
+                step=done + 1,
                 steps=self.steps,
-                loss_nats=float(history.loss_nats[-1]),
+                loss_nats=loss_nats,
                 learning_rate=self.rate,
                 chars_per_s=self.step_chars / self.pace.seconds_per_step,
-                seconds_left=steps_left * self.pace.seconds_per_step
+                seconds_left=(epochs * self.steps - step) * self.pace.seconds_per_step
                 + (epochs - epoch) * self.eval_seconds,
             )
         )
-        return history
+
+    def _diverged(self, call: "_Call", index: int, state: TrainState) -> DivergedError:
+        """Looks into the step that was not done, from the state before it, which is kept."""
+        step = call.first + index
+        batch, keep = self.trainer.step_inputs(
+            jnp.int32(step), self.split.train, call.rows[index], self.keys.dropout
+        )
+        inputs = self.trainer, state.params, batch, keep
+        found = f"step {step + 1}: {first_offender(*inputs)} is not finite"
+        if self.options.debug_nans:
+            found += f"; {find_operation(*inputs)}"
+        return DivergedError(f"{found}, {_ADVICE}")
 
     def _evaluate(self, params: nnx.State, epoch: int) -> tuple[float, float]:
         """Returns the notebook's validation estimate and the full pass."""
@@ -196,54 +256,25 @@ class _Loop:
         return estimate, self.trainer.evaluate(params, data, data.cover_rows()).mean_of_targets
 
 
-def _require_finite(values: np.ndarray, step: int, name: str) -> None:
-    finite = np.isfinite(values)
-    if not finite.all():
-        raise DivergedError(
-            f"the {name} is {values[~finite][0]} by step {step}: training diverged; try a smaller "
-            "--learning-rate"
-        )
-
-
-class _Interrupt:
-    """Takes note of Ctrl-C, to be looked at between two calls; a second one acts at once."""
-
-    def __init__(self) -> None:
-        self.wanted = False
-        self._before: Any = None
-
-    def __enter__(self) -> None:
-        # Signals belong to the main thread; elsewhere nothing changes.
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._note)
-
-    def __exit__(self, *error: object) -> None:
-        self._restore()
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self.wanted = True
-        self._restore()
-
-    def _restore(self) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
-
-
 class _Call(NamedTuple):
     """A call to the device whose metrics have not been read yet."""
 
     first: int
     steps: int
+    rows: Int[Array, "S B"]
     history: StepMetrics
 
 
 class _Pace:
-    """Chooses how many steps a call does, so that it takes about `SECONDS_PER_CALL`."""
+    """Chooses how many steps a call does, so that it takes about `SECONDS_PER_CALL`.
+
+    The first call's time, which has the compilation in it, says nothing of a step's.
+    """
 
     def __init__(self) -> None:
         self.seconds_per_step = SECONDS_PER_CALL
+        self.known = False
+        self._compiled = False
         self._last = 0.0
 
     def start(self) -> None:
@@ -255,7 +286,11 @@ class _Pace:
         wanted = round(SECONDS_PER_CALL / self.seconds_per_step)
         return max(1, min(wanted, remaining, MAX_STEPS_PER_CALL))
 
-    def observe(self, count: int) -> None:
-        """Takes note that `count` more steps are done."""
+    def observe(self, count: int) -> float:
+        """Takes note that `count` more steps are done, and returns the seconds they took."""
         now = time.perf_counter()
-        self.seconds_per_step, self._last = (now - self._last) / count, now
+        seconds, self._last = now - self._last, now
+        if self._compiled:
+            self.seconds_per_step, self.known = seconds / count, True
+        self._compiled = True
+        return seconds

@@ -45,6 +45,8 @@ _ROWS: tuple[tuple[dict[str, Any], str, str, str, dict[str, Any]], ...] = (
 
 _PARTS = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig}
 _OWNER = {field.name: part for part, cls in _PARTS.items() for field in dataclasses.fields(cls)}
+FIELDS = tuple(_OWNER)
+"""Names of all fields of the parts of a preset."""
 
 
 def _split(fields: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
-from astra_jax.runs import EpochMetrics
+from astra_jax.metrics import EpochMetrics
 
 LINE_SECONDS = 30.0
 """Shortest time between two plain lines about steps."""

@@ -3,12 +3,14 @@
 config.json       what is trained, on which corpus, with which versions, on what machine
 vocabulary.json   its characters
 metrics.jsonl     one object an epoch
-checkpoints/      Orbax checkpoints
+checkpoints/      Orbax checkpoints, the newest
+best/             that of the lowest validation loss
 samples.txt       text of the finished model
 loss.png          its loss curve
 """
 
 import dataclasses
+import hashlib
 import itertools
 import json
 from collections.abc import Callable
@@ -17,10 +19,11 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from astra_jax.atomic import write_text
-from astra_jax.config import Preset, Record
+from astra_jax.config import Preset, differences
 from astra_jax.corpus import CorpusRecord
 from astra_jax.environment import describe_environment
 from astra_jax.errors import InputError
+from astra_jax.metrics import EpochMetrics
 from astra_jax.presets import PRESETS, override
 from astra_jax.vocabulary import Vocabulary
 
@@ -29,36 +32,6 @@ Parsed = TypeVar("Parsed")
 FORMAT = 1
 CONFIG, VOCABULARY, METRICS = "config.json", "vocabulary.json", "metrics.jsonl"
 SAMPLES, LOSS_FIGURE = "samples.txt", "loss.png"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochMetrics(Record):
-    """One line of metrics.jsonl.
-
-    Attributes:
-        epoch: counted from 1.
-        step: optimiser steps done since the beginning.
-        learning_rate: during this epoch.
-        train_loss_nats: mean of the epoch's batch losses, dropout on.
-        val_estimate_nats: the notebook's validation: of text, one random batch; of words, the
-            mean of the batch means.
-        val_loss_nats: mean over every character of the validation part, each counted once.
-        grad_norm: mean global norm of the epoch's gradients, before clipping.
-        chars_per_s: padded characters trained on, a second.
-        train_seconds: time of the epoch's steps, the first epoch's compilation included.
-        eval_seconds: time of both validations.
-    """
-
-    epoch: int
-    step: int
-    learning_rate: float
-    train_loss_nats: float
-    val_estimate_nats: float
-    val_loss_nats: float
-    grad_norm: float
-    chars_per_s: float
-    train_seconds: float
-    eval_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +85,11 @@ class Run:
             imported_step=imported_step,
         )
         try:
+            # The first file is the claim: of two that begin here at once one is refused.
+            run._write_config(overwrite=False)
             write_text(run.folder / VOCABULARY, _json(vocabulary.to_dict()))
-            run._write_config()
+        except FileExistsError:
+            raise InputError(f"{run.folder} has just been taken by another run") from None
         except OSError as error:
             raise InputError(f"cannot write into {run.folder}: {error.strerror}") from error
         return run
@@ -158,7 +134,7 @@ class Run:
         run._write_config()
         return run
 
-    def _write_config(self) -> None:
+    def _write_config(self, *, overwrite: bool = True) -> None:
         config = {
             "format": FORMAT,
             "preset": self.preset.to_dict(),
@@ -166,12 +142,36 @@ class Run:
             "environment": self.environment,
             "imported_step": self.imported_step,
         }
-        write_text(self.folder / CONFIG, _json(config))
+        write_text(self.folder / CONFIG, _json(config), overwrite=overwrite)
 
     @property
     def checkpoints(self) -> Path:
         """The folder of Orbax checkpoints."""
         return self.folder / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """The folder of the Orbax checkpoint with the lowest validation loss."""
+        return self.folder / "best"
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what must not change between the steps of a training, JSON-ready."""
+        tokens = _json(self.vocabulary.to_dict()).encode()
+        return {
+            "preset": self.preset.to_dict(),
+            "corpus_sha256": self.corpus.sha256,
+            "vocabulary_sha256": hashlib.sha256(tokens).hexdigest(),
+        }
+
+    def differences(self, record: dict[str, Any]) -> list[str]:
+        """Returns in what the run is another than the one whose `identity` a record has."""
+        identity = self.identity()
+        found = differences(record["preset"], identity["preset"])
+        for name in ("corpus_sha256", "vocabulary_sha256"):
+            # Of imported weights the corpus is unknown, until a resume has found one.
+            if record[name] not in (None, identity[name]):
+                found.append(f"{name} was {record[name][:12]}…, now {str(identity[name])[:12]}…")
+        return found
 
     @property
     def is_published_setup(self) -> bool:

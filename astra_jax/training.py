@@ -146,12 +146,13 @@ class Trainer:
         loss, grads = self.loss_and_gradients(state.params, batch, keep)
         return self.apply_gradients(state, grads), StepMetrics(loss, optax.tree.norm(grads))
 
-    def train_step(
-        self, state: TrainState, batch: Batch, key: Key[Array, ""]
-    ) -> tuple[TrainState, StepMetrics]:
-        """Does one step; the key and the step's number decide what dropout takes."""
-        key = jax.random.fold_in(key, state.step)
-        return self.update(state, batch, draw_keep(key, self.preset.model, *batch.inputs.shape))
+    def step_inputs(
+        self, step: Int[Array, ""], data: Dataset, row: Int[Array, " B"], key: Key[Array, ""]
+    ) -> tuple[Batch, Bool[Array, "L T B H"] | None]:
+        """Returns the batch of a step, and what survives dropout: both follow from its number."""
+        batch = data.batch(row)
+        key = jax.random.fold_in(key, step)
+        return batch, draw_keep(key, self.preset.model, *batch.inputs.shape)
 
     @functools.partial(jax.jit, static_argnames="self", donate_argnames="state")
     def run_steps(
@@ -159,27 +160,52 @@ class Trainer:
         state: TrainState,
         data: Dataset,
         rows: Int[Array, "S B"],
-        first: Int[Array, ""] | int,
-        count: Int[Array, ""] | int,
+        offset: Int[Array, ""] | int,
+        end: Int[Array, ""] | int,
         key: Key[Array, ""],
     ) -> tuple[TrainState, StepMetrics]:
-        """Does `count` steps on the device, beginning with batch `first` of an epoch's rows.
+        """Does steps on the device until `end` of them have been done since the beginning.
 
-        One compiled program serves every count, so the host can look in as often as it likes.
+        One compiled program serves every number of steps, so the host can look in as often as
+        it likes. A step whose loss or gradient is not finite is not done, and nothing after it:
+        the state stays that before it, its metrics are told.
+
+        Args:
+            state: donated.
+            data: what the rows are of.
+            rows: of the batches of steps from `offset` on.
+            offset: the step that the first batch is for.
+            end: the step to stop at, at most `MAX_STEPS_PER_CALL` from the state's.
+            key: of dropout.
 
         Returns:
-            The state after them, and their metrics at the front of arrays of length
+            The state, and the metrics of each step at the front of arrays of length
             `MAX_STEPS_PER_CALL`.
         """
+        begin = state.step
 
-        def body(i, carry):
-            state, history = carry
-            state, metrics = self.train_step(state, data.batch(rows[first + i]), key)
-            return state, jax.tree.map(lambda h, m: h.at[i].set(m), history, metrics)
+        def unfinished(carry):
+            state, _, finite = carry
+            return finite & (state.step < end)
+
+        def body(carry):
+            before, history, _ = carry
+            inputs = self.step_inputs(before.step, data, rows[before.step - offset], key)
+            after, metrics = self.update(before, *inputs)
+            finite = jnp.isfinite(metrics.loss_nats) & jnp.isfinite(metrics.grad_norm)
+            index = before.step - begin
+            history = jax.tree.map(lambda h, m: h.at[index].set(m), history, metrics)
+            return (
+                jax.tree.map(functools.partial(jnp.where, finite), after, before),
+                history,
+                finite,
+            )
 
         dtype = jax.tree.leaves(state.params)[0].dtype
         history = StepMetrics(*jnp.zeros((2, MAX_STEPS_PER_CALL), dtype))
-        return lax.fori_loop(0, count, body, (state, history))
+        carry = state, history, jnp.array(True)
+        state, history, _ = lax.while_loop(unfinished, body, carry)
+        return state, history
 
     def evaluate(self, params: nnx.State, data: Dataset, rows: Int[Array, "S B"]) -> Losses:
         """Returns the losses of batches, without dropout, each sequence from zero states."""

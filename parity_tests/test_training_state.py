@@ -23,10 +23,11 @@ from astra_jax.datasets import Batch
 from astra_jax.errors import InputError
 from astra_jax.figures import draw_losses
 from astra_jax.fitting import fit
+from astra_jax.metrics import EpochMetrics
 from astra_jax.model import arithmetic, parameters
 from astra_jax.presets import PRESETS, override
 from astra_jax.progress import Snapshot
-from astra_jax.runs import EpochMetrics, Run
+from astra_jax.runs import Run
 from astra_jax.training import Trainer
 from astra_jax.vocabulary import published_vocabulary
 from astra_torch import conversion

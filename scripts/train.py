@@ -7,7 +7,6 @@ Examples:
   python scripts/train.py --corpus my.txt --hidden-dim 384 --num-layers 4
 """
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,13 +15,17 @@ from rich.console import Console
 from tyro.conf import FlagConversionOff
 
 from astra_jax import cli, experiments
+from astra_jax.checkpoints import KEEP_LATEST
 from astra_jax.cli import default, of_preset
-from astra_jax.errors import InputError
+from astra_jax.datasets import Split
+from astra_jax.errors import InputError, StoppedError
 from astra_jax.figures import draw_losses
-from astra_jax.fitting import fit
-from astra_jax.presets import find_preset, override
+from astra_jax.fitting import FitOptions, fit
+from astra_jax.presets import FIELDS, find_preset, override
 from astra_jax.progress import ConsoleProgress
+from astra_jax.runs import Run
 from astra_jax.samples import write_samples
+from astra_jax.saving import SavePolicy
 from astra_jax.summary import summarize
 
 
@@ -42,6 +45,12 @@ class Arguments:
     """Go on with the run in this folder, with its own configuration."""
     summary: bool = False
     """Print the model's modules, shapes and parameters, and train nothing."""
+    checkpoint_every: Annotated[int | None, default("at the end of every epoch")] = None
+    """Also save after every so many steps."""
+    keep: int = KEEP_LATEST
+    """Newest checkpoints that stay; that of the lowest validation loss stays beside them."""
+    debug_nans: bool = False
+    """If training diverges, run the step again and say which operation did it."""
 
     embedding_dim: Annotated[int | None, of_preset("embedding_dim")] = None
     """E, width of a character's embedding."""
@@ -82,22 +91,23 @@ class Arguments:
 
     def overrides(self) -> dict[str, object]:
         """Returns the fields of the preset that were given."""
-        own = ("model", "dataset", "corpus", "out", "resume", "summary")
-        fields = {
-            field.name: value
-            for field in dataclasses.fields(self)
-            if field.name not in own and (value := getattr(self, field.name)) is not None
-        }
+        given = {name: getattr(self, name, None) for name in FIELDS}
+        fields = {name: value for name, value in given.items() if value is not None}
         if fields.get("clip") == 0:
             fields["clip"] = None
         return fields
 
+    def fit_options(self) -> FitOptions:
+        """Returns what was chosen that changes no result."""
+        saving = SavePolicy(checkpoint_every=self.checkpoint_every, keep=self.keep)
+        return FitOptions(saving=saving, debug_nans=self.debug_nans)
+
 
 def main(arguments: Arguments) -> None:
     """Begins or resumes a run and trains it to its end."""
+    options = arguments.fit_options()
     if arguments.resume:
-        _require_nothing_else(arguments)
-        run, split = experiments.resume(arguments.resume, arguments.corpus)
+        run, split = _resume(arguments, arguments.resume)
     else:
         preset = find_preset(arguments.model or "alpha", arguments.dataset)
         preset = override(preset, **arguments.overrides())
@@ -112,8 +122,8 @@ def main(arguments: Arguments) -> None:
         cli.note(experiments.BUILTIN_WARNING)
     try:
         with ConsoleProgress() as progress:
-            fit(run, split, progress)
-    except KeyboardInterrupt:
+            fit(run, split, progress, options)
+    except (KeyboardInterrupt, StoppedError, OSError):
         cli.note(f"go on with: python scripts/train.py --resume {run.folder}")
         raise
     write_samples(run)
@@ -128,15 +138,14 @@ def main(arguments: Arguments) -> None:
         cli.note(experiments.BUILTIN_WARNING)
 
 
-def _require_nothing_else(arguments: Arguments) -> None:
-    own = ("model", "dataset", "out", "summary")
-    changed = [name for name in own if getattr(arguments, name)]
-    changed += list(arguments.overrides())
-    if changed:
-        flags = ", ".join("--" + name.replace("_", "-") for name in changed)
-        raise InputError(
-            f"--resume takes everything from the run's own config.json: leave out {flags}"
-        )
+def _resume(arguments: Arguments, folder: Path) -> tuple[Run, Split]:
+    """Opens a run; fields of its preset may be given again, as long as they say the same."""
+    for name in ("model", "dataset", "out", "summary"):
+        if getattr(arguments, name):
+            raise InputError(
+                f"--resume takes everything from the run's own config.json: leave out --{name}"
+            )
+    return experiments.resume(folder, arguments.corpus, arguments.overrides())
 
 
 if __name__ == "__main__":

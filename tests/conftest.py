@@ -19,7 +19,11 @@ from pathlib import Path
 import jax
 import pytest
 
-from astra_jax import corpus
+from astra_jax import builtin_corpus, corpus, experiments, fitting
+from astra_jax.config import Preset
+from astra_jax.datasets import Split
+from astra_jax.runs import Run
+from tests.trainings import Begin, Silent, Train
 
 _DATA_DIR = os.environ.get(corpus.DATA_DIR_VARIABLE)
 
@@ -52,3 +56,30 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     monkeypatch.delenv(corpus.DATA_DIR_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr(corpus, "_fetch", _no_network)
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A few hundred windows and words: enough to train on, quick to go through."""
+    folder = tmp_path_factory.mktemp("corpora")
+    (folder / "text.txt").write_text(builtin_corpus.play()[:6000])
+    (folder / "words.txt").write_text("\n".join(builtin_corpus.names().split()[:301]))
+    return {"shakespeare": str(folder / "text.txt"), "names": str(folder / "words.txt")}
+
+
+@pytest.fixture
+def begin(corpora: dict[str, str], tmp_path: Path) -> Begin:
+    def begin(preset: Preset, name: str = "run") -> tuple[Run, Split]:
+        return experiments.begin(preset, corpora[preset.data.dataset], tmp_path / name)
+
+    return begin
+
+
+@pytest.fixture
+def train(begin: Begin) -> Train:
+    def train(preset: Preset, name: str = "run") -> Run:
+        run, split = begin(preset, name)
+        fitting.fit(run, split, Silent())
+        return run
+
+    return train

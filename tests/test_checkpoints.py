@@ -21,10 +21,11 @@ def test_a_state_comes_back_to_the_bit(tmp_path: Path):
     with Checkpoints(tmp_path / "new") as checkpoints:
         assert checkpoints.latest_step is None
         for step in range(KEEP_LATEST + 2):
-            checkpoints.save(step, state_of(step))
+            checkpoints.save(step, state_of(step), {"step": step})
     with Checkpoints(tmp_path / "new") as checkpoints:
         assert checkpoints.latest_step == KEEP_LATEST + 1
-        restored = checkpoints.restore(jax.eval_shape(lambda: state_of(0)))
+        restored, record = checkpoints.restore(jax.eval_shape(lambda: state_of(0)))
+    assert record == {"step": KEEP_LATEST + 1}
     expected = state_of(KEEP_LATEST + 1)
     assert jax.tree.structure(restored) == jax.tree.structure(expected)
     for one, other in zip(jax.tree.leaves(restored), jax.tree.leaves(expected), strict=True):
@@ -38,14 +39,14 @@ def test_a_state_comes_back_to_the_bit(tmp_path: Path):
 def test_a_checkpoint_of_another_shape_is_refused(change: dict, tmp_path: Path):
     other = Trainer(override(TRAINER.preset, **change), 1)
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, state_of(0))
+        checkpoints.save(1, state_of(0), {})
         with pytest.raises(InputError, match=r"does not fit the run's config.json in \d+ of \d+"):
             checkpoints.restore(jax.eval_shape(lambda: state_of(0, other)))
 
 
 def test_a_checkpoint_of_another_type_is_refused(tmp_path: Path):
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, {"a": jnp.zeros(3)})
+        checkpoints.save(1, {"a": jnp.zeros(3)}, {})
         with pytest.raises(
             InputError, match=r"a is \(\(3,\), 'float32'\), expected \(\(3,\), 'int"
         ):
@@ -54,7 +55,7 @@ def test_a_checkpoint_of_another_type_is_refused(tmp_path: Path):
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path):
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, state_of(0))
+        checkpoints.save(1, state_of(0), {})
     damaged = 0
     for path in (tmp_path / "1").rglob("*"):
         if path.is_file() and path.stat().st_size > 1000:

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from astra_jax import progress
+from astra_jax.metrics import EpochMetrics
 from astra_jax.progress import ConsoleProgress, Snapshot, duration
-from astra_jax.runs import EpochMetrics
 
 SNAPSHOT = Snapshot(
     epoch=2,

@@ -12,8 +12,9 @@ import pytest
 from astra_jax.config import Preset
 from astra_jax.corpus import PUBLISHED, CorpusRecord
 from astra_jax.errors import InputError
+from astra_jax.metrics import EpochMetrics
 from astra_jax.presets import CUSTOM_NAMES, PRESETS, override
-from astra_jax.runs import EpochMetrics, Run
+from astra_jax.runs import Run
 from astra_jax.vocabulary import Vocabulary, published_vocabulary
 
 ALPHA = PRESETS["shakespeare", "alpha"]

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from astra_jax import fitting
-from astra_jax.errors import DivergedError
+from astra_jax.errors import DivergedError, StoppedError
 from astra_jax.runs import Run
 from tests.commands import SCRIPTS, Result, call
 
@@ -86,6 +87,8 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 def test_train_writes_a_whole_run_folder(trained: Trained) -> None:
     folder = trained.text
     assert sorted(path.name for path in folder.iterdir()) == [
+        ".lock",
+        "best",
         "checkpoints",
         "config.json",
         "loss.png",
@@ -162,6 +165,14 @@ def test_train_resumes_a_finished_run_to_the_same_end(trained: Trained, tmp_path
             KeyboardInterrupt(),
             130,
             ["go on with: python scripts/train.py --resume RUN", "interrupted"],
+        ),
+        (
+            StoppedError(signal.SIGTERM, 12),
+            143,
+            [
+                "go on with: python scripts/train.py --resume RUN",
+                "stopped by SIGTERM after step 12",
+            ],
         ),
         (DivergedError("the loss is nan"), 3, ["error: the loss is nan"]),
     ],
@@ -515,7 +526,8 @@ REFUSALS: list[tuple[str, str, str]] = [
     ("train.py", "--optimizer sgd", "optimizer must be one of adamw, adam, got 'sgd'"),
     ("train.py", "--clip -1", "clip must be positive .* got -1.0"),
     ("train.py", "--resume full", "full is not a run folder: it has no config.json"),
-    ("train.py", "--resume RUN --out x --epochs 3 --clip 0", "leave out --out, --epochs, --clip"),
+    ("train.py", "--resume RUN --out x --epochs 3", "leave out --out"),
+    ("train.py", "--resume RUN --epochs 3 --clip 0", "epochs was 2, now 3; clip was 1.0, now None"),
     ("train.py", "--resume RUN --corpus short.txt", "was begun on built-in play .* found short"),
     ("sample.py", "RUN --top-k 66", "top-k must be at most 65, the size of the vocabulary, got 66"),
     ("sample.py", "RUN --top-k 0", "top-k must be at least 1, got 0"),

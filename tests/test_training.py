@@ -1,8 +1,5 @@
-"""Training: it learns, resumes exactly, and evaluates every character once."""
+"""Training: it learns, and evaluates every character once."""
 
-import dataclasses
-import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -11,101 +8,12 @@ import optax
 import pytest
 from flax import nnx
 
-from astra_jax import builtin_corpus, experiments, fitting
+from astra_jax import experiments
 from astra_jax.config import Preset
-from astra_jax.datasets import Split
-from astra_jax.errors import DivergedError, InputError
-from astra_jax.presets import PRESETS, override
-from astra_jax.progress import Snapshot
-from astra_jax.runs import EpochMetrics, Run
+from astra_jax.errors import InputError
+from astra_jax.presets import override
 from astra_jax.training import Keys, Trainer
-
-TINY = dict(embedding_dim=4, hidden_dim=8, batch_size=4, seq_len=16, epochs=2)
-TEXT = override(PRESETS["shakespeare", "beta"], steps_per_epoch=7, **TINY)
-WORDS = override(PRESETS["names", "gamma"], steps_per_epoch=7, **TINY)
-
-
-Begin = Callable[..., tuple[Run, Split]]
-Train = Callable[..., Run]
-
-
-class Silent:
-    def __init__(self) -> None:
-        self.seen: list[object] = []
-
-    def steps(self, snapshot: Snapshot) -> None:
-        self.seen.append(snapshot)
-
-    def epoch(self, metrics: EpochMetrics) -> None:
-        self.seen.append(metrics)
-
-
-class CtrlC(Silent):
-    def __init__(self, epoch: int):
-        super().__init__()
-        self.at_epoch = epoch
-
-    def steps(self, snapshot: Snapshot) -> None:
-        if snapshot.epoch == self.at_epoch:
-            signal.raise_signal(signal.SIGINT)
-
-
-def without_times(metrics: list[EpochMetrics]) -> list[EpochMetrics]:
-    times = dict(chars_per_s=0.0, train_seconds=0.0, eval_seconds=0.0)
-    return [dataclasses.replace(line, **times) for line in metrics]
-
-
-@pytest.fixture(scope="module")
-def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A few hundred windows and words: enough to train on, quick to go through."""
-    folder = tmp_path_factory.mktemp("corpora")
-    (folder / "text.txt").write_text(builtin_corpus.play()[:6000])
-    (folder / "words.txt").write_text("\n".join(builtin_corpus.names().split()[:301]))
-    return {"shakespeare": str(folder / "text.txt"), "names": str(folder / "words.txt")}
-
-
-@pytest.fixture
-def begin(corpora: dict[str, str], tmp_path: Path) -> Begin:
-    def begin(preset: Preset, name: str = "run") -> tuple[Run, Split]:
-        return experiments.begin(preset, corpora[preset.data.dataset], tmp_path / name)
-
-    return begin
-
-
-@pytest.fixture
-def train(begin: Begin) -> Train:
-    def train(preset: Preset, name: str = "run") -> Run:
-        run, split = begin(preset, name)
-        fitting.fit(run, split, Silent())
-        return run
-
-    return train
-
-
-def final_params(run: Run) -> list[np.ndarray]:
-    model = experiments.restore_model(run)
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model))]
-
-
-@pytest.mark.parametrize(
-    "preset", [TEXT, WORDS, override(TEXT, dtype="float64")], ids=["text", "words", "float64"]
-)
-def test_a_resumed_run_is_the_uninterrupted_run_to_the_bit(
-    preset: Preset, begin: Begin, train: Train, monkeypatch: pytest.MonkeyPatch
-):
-    whole = train(preset, "whole")
-    run, split = begin(preset, "halves")
-    # However many steps a call does, the steps are the same.
-    monkeypatch.setattr(fitting._Pace, "steps", lambda self, remaining: min(3, remaining))
-    with pytest.raises(KeyboardInterrupt):
-        fitting.fit(run, split, CtrlC(epoch=2))
-    assert len(run.metrics()) == 1
-    run, split = experiments.resume(run.folder)
-    fitting.fit(run, split, Silent())
-    assert without_times(run.metrics()) == without_times(whole.metrics())
-    for one, other in zip(final_params(run), final_params(whole), strict=True):
-        assert one.dtype == ("float64" if preset.train.dtype == "float64" else "float32")
-        assert one.tobytes() == other.tobytes()
+from tests.trainings import TEXT, WORDS, Begin, Train, without_times
 
 
 def test_seeds_fix_everything_and_differ(train: Train):
@@ -166,14 +74,6 @@ def test_grad_norm_is_measured_before_the_clip(begin: Begin):
     grads = jax.jit(jax.grad(trainer.loss))(state.params, batch)
     np.testing.assert_allclose(metrics.grad_norm, optax.tree.norm(grads), rtol=1e-6)
     assert metrics.grad_norm > 1e-2
-
-
-def test_a_diverged_run_stops(train: Train):
-    with pytest.raises(DivergedError, match=r"loss is nan by step \d+: .*--learning-rate"):
-        train(override(TEXT, learning_rate=1e30, clip=None))
-    # The last update of an epoch shows in the validation only.
-    with pytest.raises(DivergedError, match=r"(validation|norm).* is (nan|inf) by step 1: "):
-        train(override(TEXT, learning_rate=1e38, steps_per_epoch=1, clip=None), "one step")
 
 
 def test_more_steps_than_batches_are_refused(begin: Begin, tmp_path: Path):

@@ -1,0 +1,132 @@
+"""When a run is saved, where, and how it is found again."""
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from astra_jax.checkpoints import KEEP_LATEST, Checkpoints
+from astra_jax.config import Record
+from astra_jax.errors import InputError
+from astra_jax.metrics import EpochMetrics, History
+from astra_jax.runs import Run
+from astra_jax.training import TrainState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavePolicy(Record):
+    """How often a run is saved. Not a part of its recipe: it changes no result.
+
+    Attributes:
+        checkpoint_every: steps between two checkpoints inside an epoch; None saves at the end of
+            every epoch only, where every policy does.
+        keep: how many of the newest checkpoints stay; the best one is kept beside them.
+    """
+
+    checkpoint_every: int | None = None
+    keep: int = KEEP_LATEST
+
+    def __post_init__(self) -> None:
+        Record.__post_init__(self)
+        self._require("keep", self.keep > 0, "positive")
+        if self.checkpoint_every is not None:
+            self._require("checkpoint_every", self.checkpoint_every > 0, "positive")
+
+    def steps_until_due(self, step: int) -> int | None:
+        """Returns the steps from `step` to the next checkpoint inside an epoch, if there is one."""
+        every = self.checkpoint_every
+        return None if every is None else every - step % every
+
+
+class Training(NamedTuple):
+    """Where a training stands.
+
+    Attributes:
+        state: what the steps change.
+        history: what they have told.
+    """
+
+    state: TrainState
+    history: History
+
+
+class Saver:
+    """The checkpoints of a run: the newest, and the best apart. Use as a context manager.
+
+    Metrics are written before the checkpoint of their epoch and cut back to it on resuming, so a
+    run that ends between the two neither loses nor doubles a line. The newest checkpoint is never
+    followed by another before the best one of its epoch is whole.
+    """
+
+    def __init__(self, run: Run, policy: SavePolicy):
+        """Opens the run's folders of checkpoints."""
+        self.run, self.policy = run, policy
+        self._newest = Checkpoints(run.checkpoints, policy.keep)
+        self._best = Checkpoints(run.best, 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._newest.__exit__(kind, error, trace)
+        finally:
+            self._best.__exit__(kind, error, trace)
+
+    def restore(self, like: TrainState) -> Training | None:
+        """Returns where the run stands; None where it has not begun.
+
+        Args:
+            like: a state, or its shapes and types.
+
+        Raises:
+            InputError: the newest checkpoint cannot be read, or it is not of this run as it is.
+        """
+        if self._newest.latest_step is None:
+            self.run.write_metrics([])
+            return None
+        training = read(self.run, self._newest, like)
+        step = int(training.state.step)
+        self._best.remove_after(step)
+        self.run.write_metrics(list(training.history.epochs))
+        best = training.history.best
+        if best and best.step == step != self._best.latest_step:
+            self._save(self._best, step, training)
+        return training
+
+    def save(self, step: int, training: Training) -> None:
+        """Saves the newest state, inside an epoch or at its end; raises `StorageError`."""
+        self._best.wait()
+        self._save(self._newest, step, training)
+
+    def finish(self, epoch: EpochMetrics, training: Training) -> None:
+        """Saves the end of an epoch, with its metrics; raises `StorageError`."""
+        self.run.write_metrics(list(training.history.epochs))
+        self.save(epoch.step, training)
+        if training.history.best == epoch:
+            self._save(self._best, epoch.step, training)
+
+    def _save(self, checkpoints: Checkpoints, step: int, training: Training) -> None:
+        record = self.run.identity() | {"history": training.history.to_dict()}
+        checkpoints.save(step, training.state, record)
+
+
+def read(run: Run, checkpoints: Checkpoints, like: TrainState) -> Training:
+    """Returns what the newest of some checkpoints of a run holds.
+
+    Raises:
+        InputError: it cannot be read, or the run's files are no longer those that it was
+            trained with.
+    """
+    state, record = checkpoints.restore(like)
+    differences = run.differences(record)
+    if differences:
+        raise InputError(
+            f"{run.folder} is not as it was when checkpoint {checkpoints.latest_step} was written: "
+            f"{'; '.join(differences)}; put it back, or begin another run"
+        )
+    return Training(state, History.from_dict(record["history"]))

@@ -1,0 +1,200 @@
+"""A run that is interrupted, saved, or broken anywhere: what it leaves, and how it goes on."""
+
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from astra_jax import experiments, fitting
+from astra_jax.config import Preset
+from astra_jax.errors import DivergedError, InputError, StoppedError, StorageError
+from astra_jax.fitting import FitOptions
+from astra_jax.locks import locked
+from astra_jax.metrics import EpochSoFar
+from astra_jax.presets import override
+from astra_jax.progress import Snapshot
+from astra_jax.runs import Run
+from astra_jax.saving import SavePolicy
+from tests.trainings import TEXT, WORDS, Begin, Silent, Train, final_params, without_times
+
+
+class Signal(Silent):
+    """Sends a signal to this process when a training has done so many steps of an epoch."""
+
+    def __init__(self, number: int, epoch: int, step: int):
+        super().__init__()
+        self.number, self.place = number, (epoch, step)
+
+    def steps(self, snapshot: Snapshot) -> None:
+        if (snapshot.epoch, snapshot.step) >= self.place:
+            self.place = (10**9, 0)
+            signal.raise_signal(self.number)
+
+
+@pytest.fixture(autouse=True)
+def _short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting._Pace, "steps", lambda self, remaining: min(2, remaining))
+
+
+def every(steps: int, keep: int = 2) -> FitOptions:
+    return FitOptions(saving=SavePolicy(checkpoint_every=steps, keep=keep))
+
+
+def assert_same_end(run: Run, whole: Run) -> None:
+    assert without_times(run.metrics()) == without_times(whole.metrics())
+    one, other = (experiments.restore_state(each) for each in (run, whole))
+    assert int(one.step) == int(other.step)
+    for left, right in zip(final_params(run), final_params(whole), strict=True):
+        assert left.dtype == ("float64" if run.preset.train.dtype == "float64" else "float32")
+        assert left.tobytes() == right.tobytes()
+
+
+@pytest.mark.parametrize(
+    "preset",
+    [
+        TEXT,
+        WORDS,
+        override(WORDS, optimizer="adam"),
+        override(TEXT, schedule="constant", dtype="float64"),
+    ],
+    ids=["adamw-cosine-clip", "adamw-words", "adam", "float64"],
+)
+def test_a_run_stopped_inside_each_epoch_ends_as_the_uninterrupted_run_to_the_bit(
+    preset: Preset, begin: Begin, train: Train
+):
+    whole = train(preset, "whole")
+    run, split = begin(preset, "parts")
+    for number, epoch, step in ((signal.SIGTERM, 1, 4), (signal.SIGINT, 2, 2)):
+        with pytest.raises(StoppedError) as error:
+            fitting.fit(run, split, Signal(number, epoch, step))
+        assert error.value.number == number
+        assert 0 < error.value.step % 7 < 7
+        assert error.value.step == int(experiments.restore_state(run).step)
+        assert len(run.metrics()) == epoch - 1
+        run, split = experiments.resume(run.folder)
+    fitting.fit(run, split, Silent())
+    assert_same_end(run, whole)
+
+
+def test_a_run_that_dies_without_a_word_goes_on_from_its_newest_checkpoint(
+    begin: Begin, train: Train, monkeypatch: pytest.MonkeyPatch
+):
+    whole = train(TEXT, "whole")
+    run, split = begin(TEXT, "parts")
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # After the line of an epoch is written and before its checkpoint is, and then inside one.
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("astra_jax.saving.Saver.save", die)
+        fitting.fit(run, split, Silent())
+    assert len(run.metrics()) == 1
+    mid_epoch = Silent()
+    mid_epoch.steps = lambda snapshot: die() if snapshot.step == 6 else None
+    with pytest.raises(KeyboardInterrupt):
+        fitting.fit(run, split, mid_epoch, every(3))
+    assert run.metrics() == []
+    assert int(experiments.restore_state(run).step) == 3
+    fitting.fit(*experiments.resume(run.folder), Silent())
+    assert_same_end(run, whole)
+
+
+def test_the_best_checkpoint_is_kept_apart(begin: Begin, monkeypatch: pytest.MonkeyPatch):
+    losses = iter([3.0, 1.0, 2.0, 1.5])
+    monkeypatch.setattr(fitting._Loop, "_evaluate", lambda *_: (0.0, next(losses)))
+    run, split = begin(override(TEXT, epochs=4))
+    fitting.fit(run, split, Silent(), every(5, keep=1))
+    kept = {
+        folder: {path.name for path in folder.iterdir()} for folder in (run.checkpoints, run.best)
+    }
+    assert kept == {run.checkpoints: {"28"}, run.best: {"14"}}
+    newest, best = (experiments.restore_state(run, best=best) for best in (False, True))
+    assert (int(newest.step), int(best.step)) == (28, 14)
+
+
+def edit(path: Path, change: Callable[[Any], None]) -> None:
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+def test_a_run_whose_recipe_or_corpus_was_changed_is_refused(train: Train):
+    run = train(override(TEXT, epochs=1))
+    with pytest.raises(
+        InputError, match=r"epochs was 1, now 2; learning_rate was 0.002, now 0.1; leave"
+    ):
+        experiments.resume(run.folder, expected=dict(epochs=2, learning_rate=0.1, dropout=0.1))
+    before = (run.folder / "config.json").read_text()
+    edit(run.folder / "config.json", lambda c: c["preset"]["train"].update(epochs=2, seed=5))
+    with pytest.raises(InputError, match=r"not as it was .* 7 .*: epochs was 1, now 2; seed was 0"):
+        fitting.fit(*experiments.resume(run.folder), Silent())
+    (run.folder / "config.json").write_text(before)
+    edit(run.folder / "vocabulary.json", lambda v: v["tokens"].reverse())
+    with pytest.raises(InputError, match="vocabulary_sha256 was"):
+        experiments.restore_model(Run.open(run.folder))
+
+
+def test_two_processes_do_not_train_one_run(begin: Begin):
+    run, split = begin(TEXT)
+    (run.folder / ".lock").write_text("process 1 on a machine that was switched off\n")
+    with locked(run.folder), pytest.raises(InputError, match=r"in use by process \d+ on"):
+        fitting.fit(run, split, Silent())
+    fitting.fit(run, split, Silent())
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_good_one(
+    begin: Begin, train: Train, monkeypatch: pytest.MonkeyPatch
+):
+    whole = train(TEXT, "whole")
+    run, split = begin(TEXT, "full disk")
+    usage = shutil.disk_usage
+
+    def fill_up(folder: Path) -> Any:
+        full = folder == run.checkpoints and (folder / "7").exists()
+        return usage(folder)._replace(free=100) if full else usage(folder)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", fill_up)
+        with pytest.raises(StorageError, match=r"no space left: .*last good one is of step 7"):
+            fitting.fit(run, split, Silent())
+    fitting.fit(*experiments.resume(run.folder), Silent())
+    assert_same_end(run, whole)
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+def test_a_training_that_diverges_stops_before_the_step_and_names_the_tensor(
+    steps: int, begin: Begin
+):
+    fields = dict(learning_rate=1e38, clip=None, steps_per_epoch=steps, schedule="constant")
+    run, split = begin(override(TEXT, **fields))
+    with pytest.raises(DivergedError) as error:
+        fitting.fit(run, split, Silent(), every(1))
+    # The first update is finite and as large as a float32 can be; what it leads to is not.
+    if steps == 1:
+        assert str(error.value).startswith("the validation loss is ")
+    else:
+        assert "step 2: the hidden states of layer 0 (NaN, " in str(error.value)
+        assert int(experiments.restore_state(run).step) == 1
+        assert all(np.isfinite(leaf).all() for leaf in final_params(run))
+
+
+def test_debug_nans_finds_the_operation(begin: Begin):
+    run, split = begin(override(TEXT, learning_rate=1e38, clip=None, schedule="constant"))
+    options = FitOptions(debug_nans=True)
+    with pytest.raises(DivergedError, match=r"invalid value .* at scan\.py:\d+ `"):
+        fitting.fit(run, split, Silent(), options)
+
+
+def test_sums_do_not_depend_on_where_they_were_interrupted():
+    values = np.random.default_rng(0).lognormal(0, 9, (2, 1000)).astype(np.float32)
+    whole = EpochSoFar().add(*values)
+    parts = EpochSoFar()
+    for part in np.array_split(values, [1, 17, 400], axis=1):
+        parts = parts.add(*part)
+    assert whole == parts
