@@ -541,9 +541,5 @@ def test_training_goes_on_from_an_epochs_end_only(corpora: dict[str, str], tmp_p
     assert model.optimizer is not None
     later = dataclasses.replace(model.optimizer, step=5)
     conversion.write(dataclasses.replace(model, optimizer=later), tmp_path / "middle")
-    with pytest.raises(InputError, match="stands at step 5, 2 of 3 steps into epoch 2"):
+    with pytest.raises(InputError, match="imported at step 5, 2 of 3 steps into epoch 2"):
         fit(*experiments.resume(tmp_path / "middle", corpora["text"]), Stop())
-    # Lines that are lost are missed, where they are not of another place.
-    (run.folder / "metrics.jsonl").unlink()
-    with pytest.raises(InputError, match="lost metrics: 0 lines, expected one for each epoch from"):
-        fit(*experiments.resume(run.folder), Stop())

@@ -100,6 +100,7 @@ def test_a_run_that_dies_without_a_word_goes_on_from_its_newest_checkpoint(
     with pytest.raises(KeyboardInterrupt):
         fitting.fit(run, split, mid_epoch, every(3))
     assert run.metrics() == []
+    (run.folder / "metrics.jsonl").write_text("damaged")  # A checkpoint has its lines as well.
     assert int(experiments.restore_state(run).step) == 3
     fitting.fit(*experiments.resume(run.folder), Silent())
     assert_same_end(run, whole)

@@ -527,7 +527,7 @@ REFUSALS: list[tuple[str, str, str]] = [
     ("train.py", "--clip -1", "clip must be positive .* got -1.0"),
     ("train.py", "--resume full", "full is not a run folder: it has no config.json"),
     ("train.py", "--resume RUN --out x --epochs 3", "leave out --out"),
-    ("train.py", "--resume RUN --epochs 3 --clip 0", "epochs was 2, now 3; clip was 1.0, now None"),
+    ("train.py", "--resume RUN --epochs 3 --clip 0", "epochs was 1, now 3; clip was 1.0, now None"),
     ("train.py", "--resume RUN --corpus short.txt", "was begun on built-in play .* found short"),
     ("sample.py", "RUN --top-k 66", "top-k must be at most 65, the size of the vocabulary, got 66"),
     ("sample.py", "RUN --top-k 0", "top-k must be at least 1, got 0"),
