@@ -125,9 +125,9 @@ def _kill(
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:
             late = time.perf_counter() - started > after_seconds
-            if late and _newest_step(run) >= after_step:
-                if kind != "in a checkpoint" or _half_written(run):
-                    break
+            there = kind != "in a checkpoint" or _half_written(run)
+            if late and there and _newest_step(run) >= after_step:
+                break
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.02))  # A step takes less.
         process.send_signal(signal.SIGKILL)
