@@ -72,16 +72,26 @@ def _parse(arguments: type[Arguments], doc: str | None) -> Arguments:
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(arguments, description=doc, config=config)
     except SystemExit as end:
-        if end.code == 0:
-            raise
-    # The box has a rule between what is wrong and what may help.
-    wrong = re.split(r"\n│?\s*─{5,}", complaint.getvalue().strip().partition("\n")[2])[0]
+        if not end.code:  # None, where a completion script was printed.
+            sys.exit(0)
+    # Rules part a title, what is wrong, and what may help; a plain terminal's are of dashes.
+    _, wrong, *_ = re.split(r".*[─-]{5,}.*\n?", complaint.getvalue())
     _fail(f"error: {re.sub('[│╭╰╮╯]', ' ', wrong).strip()}; see --help", EXIT_INPUT)
 
 
 def note(message: str) -> None:
     """Tells a person something beside the output proper, on standard error."""
     print(message, file=sys.stderr, flush=True)
+
+
+def teller(quiet: bool) -> Callable[[str], None]:
+    """Returns what tells a person something that is not empty, unless all is to be quiet."""
+
+    def tell(message: str) -> None:
+        if message and not quiet:
+            note(message)
+
+    return tell
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -19,7 +19,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from astra_jax import builtin_corpus, corpus, experiments, fitting
+from astra_jax import builtin_corpus, compile_cache, corpus, experiments, fitting
 from astra_jax.config import Preset
 from astra_jax.datasets import Split
 from astra_jax.runs import Run
@@ -56,6 +56,8 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     monkeypatch.delenv(corpus.DATA_DIR_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr(corpus, "_fetch", _no_network)
+    # JAX has one cache a process, which would outlive the test's folder.
+    monkeypatch.setattr(compile_cache, "enable", lambda: "")
 
 
 @pytest.fixture(scope="module")

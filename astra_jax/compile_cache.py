@@ -1,0 +1,69 @@
+"""Compiled programs kept from one start to the next, where nobody else can put any."""
+
+import hashlib
+import os
+import platform
+import stat
+from pathlib import Path
+
+import jax
+
+from astra_jax.corpus import cache_folder
+
+WORTH_SECONDS = 0.2
+"""Programs that compile faster than this are not kept: reading them takes some of that, too."""
+
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def enable() -> str:
+    """Lets JAX keep what it compiles under the user's cache folder.
+
+    What lies there is run when it is found: the folder is the user's alone, and is not used
+    where anybody else could have written into it or put another in its place. A run needs no
+    cache, so none of this can fail it.
+
+    Returns:
+        Why there is no cache, in one line; empty if there is one.
+    """
+    folder = (cache_folder() / "jax" / _processor()).resolve()
+    try:
+        for path in (*reversed(folder.parents), folder):
+            if not path.exists():
+                path.mkdir(mode=0o700, exist_ok=True)
+        _require_own(folder)
+    except OSError as error:
+        return (
+            f"note: compiling anew, since {error.filename or folder} cannot keep compiled programs "
+            f"({error.strerror or error}); --no-compile-cache says that this is meant"
+        )
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_SECONDS)
+    return ""
+
+
+def _require_own(folder: Path) -> None:
+    """Raises `PermissionError` if anybody but the user and root could change what is in there."""
+    for path in (folder, *folder.parents):
+        status = path.stat()
+        sticky = path != folder and status.st_mode & stat.S_ISVTX  # As /tmp: only owners rename.
+        if status.st_mode & _OTHERS_WRITE and not sticky:
+            raise PermissionError(1, "others may write there", str(path))
+        if hasattr(os, "getuid") and status.st_uid not in (0, os.getuid()):
+            raise PermissionError(1, "it is another user's", str(path))
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(1, "it may not be written", str(folder))
+
+
+def _processor() -> str:
+    """Returns a name of what this processor can do: a home folder may be that of many machines.
+
+    JAX tells accelerators apart, but not CPUs, whose programs use the instructions at hand.
+    """
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    traits = sorted(
+        {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+    )
+    described = "\n".join([platform.machine(), platform.processor(), *traits])
+    return hashlib.sha256(described.encode()).hexdigest()[:16]

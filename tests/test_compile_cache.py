@@ -1,0 +1,93 @@
+"""Tests of the compile cache: it is used, it is the user's alone, and it never fails a run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from astra_jax import compile_cache
+
+_ENABLE = compile_cache.enable  # Before a fixture puts it out of action.
+
+# Compiles one program twice the slow way round: in a process of its own.
+_PROGRAM = """
+import jax
+from astra_jax import compile_cache
+compile_cache.WORTH_SECONDS = 0.0
+print(compile_cache.enable())
+hits = []
+jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
+print(jax.jit(lambda x: x * 2 + 1)(20.0))
+print(sum(name.endswith("/cache_hits") for name in hits) > 0)
+"""
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def compile_in_a_new_process(umask: int = 0o022) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM],
+        capture_output=True,
+        text=True,
+        check=True,
+        umask=umask,
+        cwd=Path(__file__).parents[1],
+    )
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o000], ids=oct)
+def test_second_start_finds_what_the_first_compiled(cache: Path, umask: int) -> None:
+    assert compile_in_a_new_process(umask) == ["", "41.0", "False"]
+    assert compile_in_a_new_process(umask) == ["", "41.0", "True"]
+    for folder in (cache / "astra", *(cache / "astra" / "jax").iterdir()):
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_damaged_cache_costs_time_only(cache: Path) -> None:
+    compile_in_a_new_process()
+    entries = list((cache / "astra" / "jax").glob("*/*-cache"))
+    assert entries
+    for entry in entries:
+        entry.write_bytes(entry.read_bytes()[:50])
+    assert compile_in_a_new_process() == ["", "41.0", "False"]
+
+
+@pytest.mark.parametrize("where", ["astra", "astra/jax", "leaf"])
+@pytest.mark.parametrize("mode", [0o770, 0o707], ids=oct)
+def test_folder_that_others_may_write_is_not_used(cache: Path, where: str, mode: int) -> None:
+    before = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    leaf = cache / "astra" / "jax" / compile_cache._processor()
+    leaf.mkdir(mode=0o700, parents=True)
+    open_folder = leaf if where == "leaf" else cache / where
+    open_folder.chmod(mode)
+    assert f"{open_folder} cannot keep compiled programs (others may write there)" in _ENABLE()
+    assert jax.config.jax_compilation_cache_dir == before  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_folder_of_another_user_is_not_used(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leaf = cache / "astra" / "jax" / compile_cache._processor()
+    leaf.mkdir(mode=0o700, parents=True)
+    if os.getuid() == 0:
+        os.chown(leaf, 12345, 12345)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert "cannot keep compiled programs (it is another user's)" in _ENABLE()
+
+
+def test_cache_that_cannot_be_made_is_told_in_one_line(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.write_text("a file")
+    told = _ENABLE()
+    assert told.startswith("note: compiling anew")
+    assert "\n" not in told
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    assert _ENABLE().startswith("note: compiling anew, since /proc/nowhere")
