@@ -1,8 +1,9 @@
 """Generating text: how a character is picked, and how the model is fed."""
 
 import functools
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,12 @@ from astra_jax.vocabulary import Vocabulary
 
 WORD_LENGTH, TEXT_LENGTH = 20, 200
 """New characters by default: the longest word of the names study, the text of the other."""
+
+CHUNK = 256
+"""Characters that the device writes at once: often enough to be read, seldom enough to be free."""
+
+DRAWN = -1
+"""Stands where a character is not given."""
 
 COLDEST = 1e-30
 """Lower temperatures are taken as this: float32 has no reciprocal of them, and none is greedier."""
@@ -84,41 +91,134 @@ class TopK:
         return jnp.take_along_axis(ids, places[:, None], axis=-1)[:, 0].astype(jnp.int32)
 
 
+class Cursor(NamedTuple):
+    """Where N texts stand.
+
+    Attributes:
+        logits: of the next character of each.
+        state: of the layers, after the last character.
+    """
+
+    logits: Float[Array, "N V"]
+    state: Float[Array, "L N H"]
+
+
 @functools.partial(jax.jit, static_argnames=("graph", "strategy", "stateful"))
-def continue_ids(
+def write_chunk(
     graph: nnx.GraphDef[GRULanguageModel],
     params: nnx.State,
-    prompt: Int[Array, "N P"],
-    uniforms: Float[Array, "S N"],
+    cursor: Cursor,
+    given: Int[Array | np.ndarray, "C N"],
+    uniforms: Float[Array | np.ndarray, "C N"],
     strategy: Strategy,
     stateful: bool,
-) -> Int[Array, "N S"]:
-    """Continues N prompts by as many characters as there are uniform numbers for each.
+) -> tuple[Cursor, Int[Array, "C N"]]:
+    """Takes N texts C characters further, on the device.
+
+    Args:
+        graph: the model's structure.
+        params: its parameters.
+        cursor: where the texts stand.
+        given: ids that are read, a prompt's; `DRAWN` where the model has the word.
+        uniforms: numbers in [0, 1) that decide the draws.
+        strategy: how a character is picked.
+        stateful: whether the state is carried on. If not, every character is read from a zero
+            state.
+
+    Returns:
+        Where the texts stand now, and the ids that were read.
+    """
+    model = nnx.merge(graph, params)
+
+    def step(cursor, now):
+        given, uniforms = now
+        ids = jnp.where(given == DRAWN, strategy.pick(cursor.logits, uniforms), given)
+        logits, last = model(ids[:, None], cursor.state)
+        return Cursor(logits[:, -1], last if stateful else cursor.state), ids
+
+    return lax.scan(step, cursor, (jnp.asarray(given), jnp.asarray(uniforms)))
+
+
+def stream_ids(
+    graph: nnx.GraphDef[GRULanguageModel],
+    params: nnx.State,
+    prompt: Int[Array | np.ndarray, "N P"],
+    uniforms: Float[Array | np.ndarray, "S N"],
+    strategy: Strategy,
+    stateful: bool,
+    chunk: int = CHUNK,
+) -> Generator[Int[np.ndarray, "N C"], None, None]:
+    """Continues N prompts, and hands the new characters over as they come.
+
+    The device works a chunk ahead of whoever reads. One program of fixed shape serves prompts
+    and texts of every length, and the chunk's length changes nothing but when they come.
 
     Args:
         graph: the model's structure.
         params: its parameters.
         prompt: ids to begin with, at least one each.
-        uniforms: numbers in [0, 1) that decide the draws.
+        uniforms: numbers in [0, 1) that decide the draws, one for each new character.
         strategy: how a character is picked.
         stateful: whether the network reads the whole prompt and carries its state on. If not,
             it sees only the newest character, from a zero state, at every step: the sampler of
             the Shakespeare notebook, which makes a bigram model of the network.
+        chunk: most characters, of prompt and text together, that the device is given at once.
+
+    Yields:
+        New ids, S in all.
     """
-    model = nnx.merge(graph, params)
+    read = np.asarray(prompt if stateful else prompt[:, -1:], np.int32).T
+    drawn = np.asarray(uniforms)
+    given = np.concatenate([read, np.full(drawn.shape, DRAWN, np.int32)])
+    drawn = np.concatenate([np.zeros(read.shape, drawn.dtype), drawn])
+    # Short texts do not pay for a whole chunk; powers of two, so that programs are few.
+    chunk = min(chunk, 1 << (len(given) - 1).bit_length())
+    cursor, ahead = _first_cursor(nnx.merge(graph, params), len(prompt)), None
+    try:
+        for first in range(0, len(given), chunk):
+            parts = (_fill_up(array[first : first + chunk], chunk) for array in (given, drawn))
+            cursor, ids = write_chunk(graph, params, cursor, *parts, strategy, stateful)
+            if ahead is not None:
+                yield ahead.read()
+            ahead = _Ahead(ids, max(len(read) - first, 0), len(given) - first)
+        if ahead is not None:
+            yield ahead.read()
+    finally:
+        jax.block_until_ready(cursor)  # Python must not end while the device computes.
 
-    def step(carry, uniforms):
-        logits, state = carry
-        ids = strategy.pick(logits, uniforms)
-        return read(ids[:, None], state), ids
 
-    def read(ids, state):
-        logits, last = model(ids, state)
-        return logits[:, -1], last if stateful else state
+class _Ahead(NamedTuple):
+    """A chunk that the device may still be at, and which of its characters are a text's."""
 
-    start = model.initial_state(prompt.shape[0])
-    _, ids = lax.scan(step, read(prompt if stateful else prompt[:, -1:], start), uniforms)
-    return ids.T
+    ids: Int[Array, "C N"]
+    begin: int
+    end: int
+
+    def read(self) -> Int[np.ndarray, "N C"]:
+        return np.asarray(self.ids)[self.begin : self.end].T
+
+
+def _first_cursor(model: GRULanguageModel, num: int) -> Cursor:
+    """Returns where texts stand before their first character, which must be a given one."""
+    state = model.initial_state(num)
+    return Cursor(jnp.zeros((num, model.config.vocab_size), state.dtype), state)
+
+
+def _fill_up(rows: np.ndarray, length: int) -> np.ndarray:
+    return np.concatenate([rows, np.zeros((length - len(rows), *rows.shape[1:]), rows.dtype)])
+
+
+def continue_ids(
+    graph: nnx.GraphDef[GRULanguageModel],
+    params: nnx.State,
+    prompt: Int[Array | np.ndarray, "N P"],
+    uniforms: Float[Array | np.ndarray, "S N"],
+    strategy: Strategy,
+    stateful: bool,
+) -> Int[np.ndarray, "N S"]:
+    """Returns what `stream_ids` yields, in one piece."""
+    chunks = stream_ids(graph, params, prompt, uniforms, strategy, stateful)
+    return np.concatenate(list(chunks), axis=1)
 
 
 def sample_key(seed: int) -> Key[Array, ""]:
@@ -143,7 +243,30 @@ def generate(
     length: int | None = None,
     stateful: bool = True,
 ) -> list[str]:
-    """Returns texts that begin with the prompt.
+    """Returns texts that begin with the prompt: what `stream` yields, in one piece each."""
+    pieces = stream(
+        model, vocabulary, prompt, strategy, key, num=num, length=length, stateful=stateful
+    )
+    return ["".join(text) for text in zip(*pieces, strict=True)]
+
+
+def stream(
+    model: GRULanguageModel,
+    vocabulary: Vocabulary,
+    prompt: str,
+    strategy: Strategy,
+    key: Key[Array, ""],
+    *,
+    num: int = 1,
+    length: int | None = None,
+    stateful: bool = True,
+    chunk: int = CHUNK,
+) -> Generator[list[str], None, None]:
+    """Writes texts that begin with the prompt, piece by piece.
+
+    A start token is left out wherever a model draws one. It has no letter, and who has been
+    trained for more than some steps does not draw it. It is not kept from being drawn, which
+    would give the other characters more than their share: the notebook does not do so either.
 
     Args:
         model: what predicts.
@@ -151,10 +274,14 @@ def generate(
             one with an end token ends a text there.
         prompt: what to begin with; may be empty only if there is a start token.
         strategy: how a character is picked.
-        key: decides the draws.
+        key: decides the draws. A longer text begins with the shorter one.
         num: number of texts.
         length: most new characters of each; None is 20 for words and 200 for running text.
-        stateful: see `continue_ids`.
+        stateful: see `stream_ids`.
+        chunk: see `stream_ids`.
+
+    Yields:
+        The next piece of each text, the prompt at first.
 
     Raises:
         InputError: the prompt is empty or has a character that is not in the vocabulary, a
@@ -170,11 +297,25 @@ def generate(
         raise InputError(
             f"top-k must be at most {len(vocabulary)}, the size of the vocabulary, got {strategy.k}"
         )
-    graph, params = nnx.split(model)
-    prompts = jnp.tile(jnp.asarray(ids, jnp.int32)[None], (num, 1))
+    prompts = np.tile(np.asarray(ids, np.int32), (num, 1))
     uniforms = jax.random.uniform(key, (length, num), jnp.float32)
-    new = np.asarray(continue_ids(graph, params, prompts, uniforms, strategy, stateful))
-    return [prompt + vocabulary.decode(_until_end(row, vocabulary.end_id)) for row in new]
+    chunks = stream_ids(*nnx.split(model), prompts, uniforms, strategy, stateful, chunk)
+    yield [prompt] * num
+    yield from _until_all_end(chunks, vocabulary, num)
+
+
+def _until_all_end(
+    chunks: Iterator[Int[np.ndarray, "N C"]], vocabulary: Vocabulary, num: int
+) -> Iterator[list[str]]:
+    """Turns ids into pieces of texts, until the last of the texts has met its end token."""
+    ended = np.zeros(num, bool)
+    for chunk in chunks:
+        ends = np.cumsum(chunk == vocabulary.end_id, axis=1) > 0
+        shown = ~(ended[:, None] | ends) & (chunk != vocabulary.start_id)
+        yield [vocabulary.decode(row[seen]) for row, seen in zip(chunk, shown, strict=True)]
+        ended |= ends[:, -1:].any(axis=1)
+        if ended.all():
+            break
 
 
 def _prompt_ids(vocabulary: Vocabulary, prompt: str) -> list[int]:
@@ -186,8 +327,3 @@ def _prompt_ids(vocabulary: Vocabulary, prompt: str) -> list[int]:
     if not ids:
         raise InputError("the prompt is empty: give at least one character")
     return ids
-
-
-def _until_end(ids: Int[np.ndarray, " S"], end_id: int | None) -> Int[np.ndarray, " E"]:
-    ends = np.flatnonzero(ids == -1 if end_id is None else ids == end_id)
-    return ids[: ends[0]] if ends.size else ids

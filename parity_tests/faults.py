@@ -278,13 +278,13 @@ WORDS = {
 }
 SAMPLERS = {
     "state carried where it is not to be": change(
-        sampling.continue_ids, "last if stateful else state", "last"
+        sampling.write_chunk, "last if stateful else cursor.state", "last"
     ),
     "state not carried where it is to be": change(
-        sampling.continue_ids, "last if stateful else state", "state"
+        sampling.write_chunk, "last if stateful else cursor.state", "cursor.state"
     ),
     "first character of the prompt read alone": change(
-        sampling.continue_ids, "logits[:, -1]", "logits[:, 0]"
+        sampling.stream_ids, "prompt if stateful", "prompt[:, :1] if stateful"
     ),
     "temperature multiplied": change(
         sampling.Temperature.pick, "below / temperature", "below * temperature"

@@ -5,20 +5,25 @@ Examples:
   python scripts/sample.py runs/shakespeare-gamma-1 --prompt "ROMEO: " --temperature 0.8
   python scripts/sample.py runs/names-alpha-1 --num 20
   python scripts/sample.py Astra_gamma_latest.pth --prompt "ROMEO: " --greedy --stateless
+  head -n 3 play.txt | python scripts/sample.py runs/shakespeare-gamma-1 --prompt -
 """
 
+import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional
 
-from astra_jax import cli
+from astra_jax import cli, compile_cache
 from astra_jax.cli import default
 from astra_jax.errors import InputError
 from astra_jax.model import arithmetic
+from astra_jax.prompts import OnUnknown, fit_prompt, read_prompt
 from astra_jax.samples import default_prompt
-from astra_jax.sampling import Greedy, Strategy, Temperature, TopK, generate, sample_key
+from astra_jax.sampling import Greedy, Strategy, Temperature, TopK, sample_key, stream
+from astra_jax.vocabulary import Vocabulary
 from astra_torch import conversion
 
 SEPARATOR = "-" * 20
@@ -31,7 +36,10 @@ class Arguments:
     source: Positional[Path]
     """A run folder, or a file named .pth or .safetensors."""
     prompt: Annotated[str | None, default("'ROMEO: ', or nothing for words")] = None
-    """What every text begins with."""
+    """What every text begins with; - reads it from standard input, less one line end at its end."""
+    on_unknown: OnUnknown = "error"
+    """What becomes of a prompt's characters that the model does not know: an error, left out
+    (skip), or the nearest that it knows (replace: e for é, - for a dash, else a space)."""
     length: Annotated[int | None, default("200; 20 for words, which may end sooner")] = None
     """New characters, at most."""
     num: Annotated[int | None, default("1; 20 for words")] = None
@@ -50,11 +58,18 @@ class Arguments:
     """The text whose characters are the model's, where a file holds none."""
     trust_shapes: bool = False
     """Go by the arrays' shapes where a label of the file contradicts them."""
+    quiet: bool = False
+    """Print the text and errors only."""
+    no_compile_cache: bool = False
+    """Compile everything anew, and keep nothing of it."""
 
 
 def main(arguments: Arguments) -> None:
     """Loads the model and prints the texts, a word a line, running text between separators."""
     strategy = _strategy(arguments)
+    tell = cli.teller(arguments.quiet)
+    if not arguments.no_compile_cache:
+        tell(compile_cache.enable())
     trained = conversion.read(
         arguments.source,
         corpus=arguments.corpus,
@@ -63,18 +78,37 @@ def main(arguments: Arguments) -> None:
     )
     vocabulary = trained.vocabulary
     words = vocabulary.end_id is not None
+    prompt, changes = _prompt(arguments, vocabulary)
+    tell(changes and f"prompt: {changes}")
     with arithmetic(trained.preset.train.dtype):
-        texts = generate(
+        pieces = stream(
             trained.to_model(),
             vocabulary,
-            default_prompt(vocabulary) if arguments.prompt is None else arguments.prompt,
+            prompt,
             strategy,
             sample_key(arguments.seed),
             num=arguments.num if arguments.num is not None else 20 if words else 1,
             length=arguments.length,
             stateful=not arguments.stateless,
         )
-    print("\n".join(texts) if words else f"\n{SEPARATOR}\n".join(texts))
+        with contextlib.closing(pieces):
+            _print(pieces, "\n" if words else f"\n{SEPARATOR}\n")
+
+
+def _prompt(arguments: Arguments, vocabulary: Vocabulary) -> tuple[str, str]:
+    if arguments.prompt is None:
+        return default_prompt(vocabulary), ""
+    return fit_prompt(read_prompt(arguments.prompt), vocabulary, arguments.on_unknown)
+
+
+def _print(pieces: Iterable[list[str]], separator: str) -> None:
+    """Prints the first text as it comes, and then the others, which came along with it."""
+    others: list[list[str]] = []
+    for first, *rest in pieces:
+        print(first, end="", flush=True)
+        others.append(rest)
+    texts = ("".join(parts) for parts in zip(*others, strict=True))
+    print("".join(separator + text for text in texts))
 
 
 def _strategy(arguments: Arguments) -> Strategy:

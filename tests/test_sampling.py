@@ -1,5 +1,7 @@
 """Picks follow their distributions; generation carries the state, or does not."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from flax import nnx
 from astra_jax.config import ModelConfig
 from astra_jax.errors import InputError
 from astra_jax.model import GRULanguageModel
-from astra_jax.sampling import Greedy, Temperature, TopK, generate
+from astra_jax.sampling import Greedy, Temperature, TopK, generate, stream
 from astra_jax.vocabulary import Vocabulary
 
 TEXT = Vocabulary.of_text("abcdefgh \n")
@@ -101,6 +103,44 @@ def test_samples_follow_the_seed_and_differ_among_themselves():
     assert texts(0) == texts(0) != texts(1)
     assert len(set(texts(0))) == 4
     assert all(len(text) == 31 and text[0] == "a" for text in texts(0))
+
+
+@pytest.mark.parametrize("stateful", [True, False])
+@pytest.mark.parametrize("chunk", [1, 7, 16, 64])
+def test_text_is_the_same_in_chunks_of_any_length(chunk: int, stateful: bool):
+    arguments = (model_of(TEXT), TEXT, "abc def gh", TopK(7), jax.random.key(1))
+    write = functools.partial(stream, *arguments, num=2, length=45, stateful=stateful)
+    pieces = list(write(chunk=chunk))
+    assert ["".join(text) for text in zip(*pieces, strict=True)] == [
+        "".join(text) for text in zip(*write(), strict=True)
+    ]
+    assert max(len(piece[0]) for piece in pieces[1:]) == min(chunk, 45)
+
+
+def test_text_comes_while_the_rest_is_still_to_be_written():
+    # A program that wrote all of it first would not be done for a day.
+    pieces = stream(model_of(TEXT), TEXT, "ab", Temperature(), jax.random.key(0), length=10**7)
+    assert next(pieces) == ["ab"]
+    (first,) = next(pieces)
+    pieces.close()
+    (text,) = generate(model_of(TEXT), TEXT, "ab", Temperature(), jax.random.key(0), length=500)
+    assert len(first) > 100
+    assert text.startswith("ab" + first)  # A longer text begins with the shorter one.
+
+
+def test_words_show_no_start_token_and_stop_when_all_have_ended():
+    model = model_of(WORDS)
+    assert model.head.bias is not None
+    model.head.bias[...] = model.head.bias[...].at[WORDS.start_id].add(12.0)
+    arguments = (model, WORDS, "ba", Temperature(), jax.random.key(0))
+    assert "<PAD>" in WORDS.tokens
+    words = generate(*arguments, num=30)
+    assert all(set(word) <= set("abcdefgh") for word in words)
+    # Most of what such a model draws is the start token.
+    assert sum(map(len, words)) < 30 * 5
+    model.head.bias[...] = model.head.bias[...].at[WORDS.end_id].add(24.0)
+    pieces = list(stream(*arguments, length=10**6, chunk=16))
+    assert len(pieces) < 10
 
 
 def test_words_begin_unseen_and_end_at_the_end_token():
