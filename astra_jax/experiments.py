@@ -10,7 +10,7 @@ from flax import nnx
 
 from astra_jax.checkpoints import Checkpoints
 from astra_jax.config import Preset, differences
-from astra_jax.corpus import BUILTIN, load_corpus
+from astra_jax.corpus import BUILTIN, CorpusRecord, load_corpus
 from astra_jax.datasets import Split, corpus_vocabulary, split_corpus
 from astra_jax.errors import InputError
 from astra_jax.fitting import steps_in_epoch
@@ -19,6 +19,7 @@ from astra_jax.model import GRULanguageModel, arithmetic
 from astra_jax.presets import override
 from astra_jax.runs import Run
 from astra_jax.saving import SavePolicy, Saver, Training, read
+from astra_jax.sizing import require_memory
 from astra_jax.training import Keys, Trainer, TrainState
 
 BUILTIN_WARNING = (
@@ -42,11 +43,28 @@ def begin(preset: Preset, corpus_source: str | None, folder: Path | None) -> tup
     Raises:
         InputError: the corpus, the folder or the recipe cannot be used.
     """
+    preset, corpus, split = prepare(preset, corpus_source)
+    return Run.create(folder, preset, split.vocabulary, corpus), split
+
+
+def prepare(preset: Preset, corpus_source: str | None) -> tuple[Preset, CorpusRecord, Split]:
+    """Finds a preset's corpus and sizes the model by it; allocates nothing else, writes nothing.
+
+    Args:
+        preset: what to train, and how.
+        corpus_source: see `load_corpus`.
+
+    Raises:
+        InputError: the corpus or the recipe cannot be used, or the training does not fit into
+            the machine's memory.
+    """
+    require_memory(preset)  # Once before a corpus is fetched, once with its own vocabulary.
     corpus = load_corpus(preset.data.dataset, corpus_source)
     split = split_corpus(corpus.text, preset.data, Keys.from_seed(preset.train.seed).split)
     preset = override(preset, vocab_size=len(split.vocabulary))
     steps_in_epoch(preset, split.train)
-    return Run.create(folder, preset, split.vocabulary, corpus.record), split
+    require_memory(preset)
+    return preset, corpus.record, split
 
 
 def fit_vocabulary(preset: Preset, corpus_source: str) -> Preset:

@@ -64,9 +64,11 @@ class Progress(Protocol):
 class ConsoleProgress:
     """Writes to a console: live if it is a terminal, else a line now and then."""
 
-    def __init__(self, console: Console | None = None):
-        """Takes standard output unless a console is given."""
-        self._console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    def __init__(self, console: Console | None = None, *, quiet: bool = False):
+        """Takes standard output unless a console is given; if quiet, says nothing there."""
+        self._console = console or Console(
+            file=sys.stdout, highlight=False, soft_wrap=True, quiet=quiet
+        )
         self._bar = RichProgress(
             BarColumn(bar_width=24), TextColumn("{task.description}"), console=self._console
         )

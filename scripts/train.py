@@ -4,7 +4,7 @@
 Examples:
   python scripts/train.py --model gamma
   python scripts/train.py --model alpha --dataset names
-  python scripts/train.py --corpus my.txt --hidden-dim 384 --num-layers 4
+  python scripts/train.py --corpus my.txt --hidden-dim 384 --num-layers 4 --dry-run
 """
 
 from dataclasses import dataclass
@@ -14,15 +14,17 @@ from typing import Annotated
 from rich.console import Console
 from tyro.conf import FlagConversionOff
 
-from astra_jax import cli, experiments
+from astra_jax import cli, compile_cache, experiments, sizing
 from astra_jax.checkpoints import KEEP_LATEST
 from astra_jax.cli import default, of_preset
+from astra_jax.config import Preset
 from astra_jax.datasets import Split
 from astra_jax.errors import InputError, StoppedError
 from astra_jax.figures import draw_losses
 from astra_jax.fitting import FitOptions, fit
 from astra_jax.presets import FIELDS, find_preset, override
 from astra_jax.progress import ConsoleProgress
+from astra_jax.rehearsal import rehearse
 from astra_jax.runs import Run
 from astra_jax.samples import write_samples
 from astra_jax.saving import SavePolicy
@@ -51,6 +53,12 @@ class Arguments:
     """Newest checkpoints that stay; that of the lowest validation loss stays beside them."""
     debug_nans: bool = False
     """If training diverges, run the step again and say which operation did it."""
+    dry_run: bool = False
+    """Print configuration, corpus, memory and time, from some steps timed here; train nothing."""
+    quiet: bool = False
+    """Print errors and the last line only."""
+    no_compile_cache: bool = False
+    """Compile everything anew, and keep nothing of it."""
 
     embedding_dim: Annotated[int | None, of_preset("embedding_dim")] = None
     """E, width of a character's embedding."""
@@ -104,24 +112,46 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> None:
-    """Begins or resumes a run and trains it to its end."""
-    options = arguments.fit_options()
+    """Begins or resumes a run and trains it to its end, or tells what it would be."""
+    options, tell = arguments.fit_options(), cli.teller(arguments.quiet)
+    if not arguments.no_compile_cache:
+        tell(compile_cache.enable())
     if arguments.resume:
         run, split = _resume(arguments, arguments.resume)
     else:
         preset = find_preset(arguments.model or "alpha", arguments.dataset)
         preset = override(preset, **arguments.overrides())
         if arguments.summary:
-            if arguments.corpus:
-                preset = experiments.fit_vocabulary(preset, arguments.corpus)
-            Console(highlight=False).print(summarize(preset))
+            _print_summary(preset, arguments.corpus)
+            return
+        if arguments.dry_run:
+            preset, corpus, split = experiments.prepare(preset, arguments.corpus)
+            print(rehearse(preset, corpus, split))
+            tell(_advice(preset, split))
             return
         run, split = experiments.begin(preset, arguments.corpus, arguments.out)
-    print(f"{run.describe()}, into {run.folder}")
-    if run.uses_builtin_text:
-        cli.note(experiments.BUILTIN_WARNING)
+        tell(_advice(preset, split))
+    _train(run, split, options, arguments.quiet)
+
+
+def _print_summary(preset: Preset, corpus: str | None) -> None:
+    if corpus:
+        preset = experiments.fit_vocabulary(preset, corpus)
+    Console(highlight=False).print(summarize(preset))
+
+
+def _advice(preset: Preset, split: Split) -> str:
+    return sizing.advice(preset.model.num_parameters, split.train.num_targets)
+
+
+def _train(run: Run, split: Split, options: FitOptions, quiet: bool) -> None:
+    tell = cli.teller(quiet)
+    if not quiet:
+        print(f"{run.describe()}, into {run.folder}")
+    warning = experiments.BUILTIN_WARNING if run.uses_builtin_text else ""
+    tell(warning)
     try:
-        with ConsoleProgress() as progress:
+        with ConsoleProgress(quiet=quiet) as progress:
             fit(run, split, progress, options)
     except (KeyboardInterrupt, StoppedError, OSError):
         cli.note(f"go on with: python scripts/train.py --resume {run.folder}")
@@ -133,17 +163,19 @@ def main(arguments: Arguments) -> None:
         loss = f"validation loss {metrics[-1].val_loss_nats:.4f} nats per character"
     else:
         loss = "its last epoch had been done before it was imported, so no loss is known"
+    if quiet and warning:  # The last line is all that is seen.
+        loss += ", of the project's built-in text"
     print(f"done: {loss}, all in {run.folder}")
-    if run.uses_builtin_text:
-        cli.note(experiments.BUILTIN_WARNING)
+    tell(warning)
 
 
 def _resume(arguments: Arguments, folder: Path) -> tuple[Run, Split]:
     """Opens a run; fields of its preset may be given again, as long as they say the same."""
-    for name in ("model", "dataset", "out", "summary"):
+    for name in ("model", "dataset", "out", "summary", "dry_run"):
         if getattr(arguments, name):
+            flag = "--" + name.replace("_", "-")
             raise InputError(
-                f"--resume takes everything from the run's own config.json: leave out --{name}"
+                f"--resume takes everything from the run's own config.json: leave out {flag}"
             )
     return experiments.resume(folder, arguments.corpus, arguments.overrides())
 

@@ -1,5 +1,6 @@
 """Tests of the command line: what each script writes and prints, and how it refuses bad input."""
 
+import io
 import itertools
 import json
 import math
@@ -128,8 +129,44 @@ def test_train_tells_its_progress_and_warns_first_and_last(trained: Trained) -> 
         f"{trained.text}"
     )
     warnings = err.splitlines()
-    assert len(warnings) == 2
-    assert all(line.startswith(WARNING) for line in warnings)
+    assert len(warnings) == 3
+    assert re.match(r"note: 1,173 parameters for [\d,]+ training characters, \d+ ", warnings[0])
+    assert all(line.startswith(WARNING) for line in warnings[1:])
+
+
+def test_train_quietly_prints_the_last_line_only(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = call("train.py", "--corpus", "builtin", *TINY, "--out", run, "--quiet")
+    assert (result.code, result.err) == (0, "")
+    assert re.fullmatch(
+        rf"done: validation loss [\d.]+ .*, of the project's built-in text, all in {run}\n",
+        result.out,
+    )
+
+
+def test_dry_run_tells_what_would_be_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "words.txt").write_text(WORDS)
+    before = contents(tmp_path)
+    names = ["--dataset", "names", "--corpus", "words.txt", "--hidden-dim", 8, "--epochs", 7]
+    for arguments in (names, ["--corpus", "builtin", *TINY]):
+        result = call("train.py", *arguments, "--dry-run")
+        assert result.code == 0
+        title, *lines = result.out.splitlines()
+        assert title.endswith("-custom, a dry run: nothing is trained, no folder made")
+        told = {line[:8].strip(): line[8:] for line in lines}
+        assert list(told) == ["model", "data", "train", "corpus", "memory", "time"]
+        if arguments is names:
+            assert told["model"].startswith("2,863 parameters: vocab_size 15")
+            assert "steps_per_epoch 1," in told["train"]
+            assert told["corpus"].startswith("words.txt (file): 249 characters, sha256 ")
+            assert "7 epochs of 1 steps at " in told["time"]
+        else:
+            assert "1,173 parameters" in told["model"]
+            assert "note: 1,173 parameters for " in result.err
+    assert contents(tmp_path) == before
 
 
 def test_train_on_a_file_takes_its_vocabulary(trained: Trained) -> None:
@@ -189,10 +226,12 @@ def test_train_that_ends_early_has_an_exit_code_of_its_own(
     run = tmp_path / "run"
     names = ["--dataset", "names", "--corpus", tmp_path / "words.txt"]
     result = call("train.py", *names, "--out", run)
-    assert (result.code, result.err.splitlines()) == (
-        code,
-        [line.replace("RUN", str(run)) for line in lines],
+    note, *told = result.err.splitlines()
+    assert note.endswith(
+        "the model can learn them by heart; more text, a smaller --hidden-dim or "
+        "more --dropout helps"
     )
+    assert (result.code, told) == (code, [line.replace("RUN", str(run)) for line in lines])
 
 
 @pytest.mark.parametrize(
@@ -272,8 +311,8 @@ def test_sample_of_words_prints_one_a_line(trained: Trained) -> None:
     def lines(*arguments: object) -> list[str]:
         return succeed("sample.py", trained.words, *arguments).removesuffix("\n").split("\n")
 
-    # A model of two steps draws padding too; a word has at most 20 tokens, without the end.
-    word = r"(<PAD>|[a-jouv]){0,20}"
+    # A model of two steps draws padding too, which is not shown.
+    word = r"[a-jouv]{0,20}"
     default, prompted = lines("--temperature", 0.8), lines("--num", 7, "--prompt", "be")
     assert [len(default), len(prompted)] == [20, 7]
     assert all(re.fullmatch(word, line) for line in default)
@@ -300,6 +339,58 @@ def test_sample_stateless_sees_the_last_character_only(trained: Trained, tmp_pat
     # Who sees one character only, from a zero state, always goes on from it in the same way.
     assert successors("--stateless") == 0
     assert successors() > 0
+
+
+def test_sample_reads_its_prompt_from_standard_input(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sample(prompt: str, *arguments: object) -> Result:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(prompt.encode())))
+        return call("sample.py", trained.text, "--greedy", "--prompt", "-", *arguments)
+
+    given = "First\nCitizen:\n" * 40  # More than the device is given at once.
+    result = sample(given + "\n")
+    assert result == (0, succeed("sample.py", trained.text, "--greedy", "--prompt", given), "")
+    refused = sample("Café")
+    assert (refused.code, refused.out) == (2, "")
+    replaced = sample("Café", "--on-unknown", "replace")
+    assert (replaced.code, replaced.err) == (0, "prompt: 'é' as 'e'\n")
+    assert replaced.out == succeed("sample.py", trained.text, "--greedy", "--prompt", "Cafe")
+    skipped = sample("Café", "--on-unknown", "skip", "--quiet")
+    assert (skipped.code, skipped.err) == (0, "")
+    assert skipped.out.startswith("Caf")
+
+
+def test_sample_prints_as_it_writes_and_ends_quietly_when_nobody_reads(trained: Trained) -> None:
+    # All of such a text would take minutes.
+    command = [sys.executable, SCRIPTS / "sample.py", trained.text, "--length", str(10**7)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.read(100).startswith(b"ROMEO: ")
+        process.stdout.close()
+        assert (process.wait(timeout=30), process.stderr.read()) == (0, b"")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize("script", ["train.py", "sample.py", "convert.py", "validate.py"])
+def test_bash_completes_flags(script: str, tmp_path: Path) -> None:
+    (tmp_path / "completion").write_text(succeed(script, "--tyro-print-completion", "bash"))
+    typed = """
+        source completion
+        function=$(complete -p "$1" | sed "s/.*-F *\\([^ ]*\\).*/\\1/")
+        COMP_WORDS=("$1" "$2") COMP_CWORD=1 COMP_LINE="$*" COMP_POINT=${#COMP_LINE}
+        "$function" && echo "${COMPREPLY[@]}"
+    """
+    done = subprocess.run(
+        ["bash", "-c", typed, "bash", script, "--se"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    expected = {"train.py": {"--seed", "--seq-len"}, "convert.py": set()}
+    assert (set(done.stdout.split()), done.stderr) == (expected.get(script, {"--seed"}), "")
 
 
 def test_convert_all_the_way_round_changes_no_bit(trained: Trained, tmp_path: Path) -> None:
@@ -391,9 +482,10 @@ def test_scripts_work_from_any_folder_and_print_the_text_alone(
 FLAGS = {
     "train.py": "--model --dataset --corpus --out --resume --epochs --steps-per-epoch --batch-size "
     "--seq-len --learning-rate --embedding-dim --hidden-dim --num-layers --dropout --optimizer "
-    "--schedule --weight-decay --clip --seed --dtype --summary",
+    "--schedule --weight-decay --clip --seed --dtype --summary --dry-run --quiet "
+    "--no-compile-cache",
     "sample.py": "--prompt --length --num --greedy --temperature --top-k --stateless --seed "
-    "--corpus",
+    "--corpus --on-unknown --quiet --no-compile-cache",
     "convert.py": "--notebook-dir --trust-shapes --weights-only",
     "validate.py": "--model --dataset --weights --level --steps --characters --dtype --seed "
     "--corpus --json --trust-shapes",
@@ -521,6 +613,12 @@ REFUSALS: list[tuple[str, str, str]] = [
     ("train.py", "--corpus builtin --out full", "full is not empty: choose another folder"),
     ("train.py", "--corpus builtin --out short.txt", "short.txt is a file; --out needs a folder"),
     ("train.py", "--hidden-dim 0", "hidden_dim must be positive, got 0"),
+    (
+        "train.py",
+        "--hidden-dim 10000000",
+        r"needs about 4\.8 PB \(.*\), this machine has .*: take",
+    ),
+    ("train.py", "--resume RUN --dry-run", "leave out --dry-run"),
     ("train.py", "--dropout 1", "dropout must be at least 0 and below 1, got 1.0"),
     ("train.py", "--learning-rate nan", "learning_rate must be a finite number, got nan"),
     ("train.py", "--optimizer sgd", "optimizer must be one of adamw, adam, got 'sgd'"),
@@ -540,6 +638,7 @@ REFUSALS: list[tuple[str, str, str]] = [
     ("sample.py", "WORDS --prompt bex", r"character 'x' at position 3 \(line 1\) .* 15 tokens"),
     ("sample.py", "WORDS --prompt be.", "the prompt 'be.' contains the end token: remove it"),
     ("sample.py", "RUN --prompt=", "the prompt is empty: give at least one character"),
+    ("sample.py", "RUN --on-unknown keep", "invalid choice 'keep' .*'error', 'skip', 'replace'"),
     ("sample.py", "RUN --length 0", "length must be at least 1, got 0"),
     ("sample.py", "RUN --num -2", "num must be at least 1, got -2"),
     ("sample.py", "RUN --seed 18446744073709551616", "seed must be .* got 18446744073709551616"),

@@ -1,0 +1,133 @@
+"""Whether a training fits into the machine, how long it takes, and whether its size makes sense."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+from astra_jax.config import Preset
+from astra_jax.errors import InputError
+
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+STATES_KEPT = 15
+"""Arrays [T, B, H] that a layer's backward pass needs of the forward one, or makes: gates, states,
+what they came from and their gradients. Measured: `test_sizing.py` holds the estimate against what
+XLA reserves."""
+
+LOGITS_KEPT = 4
+"""Arrays [T, B, V]: logits, probabilities, and the gradients of both."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes that a training needs, by what they hold."""
+
+    parameters: int
+    gradients: int
+    moments: int
+    activations: int
+    batches: int
+
+    @classmethod
+    def of(cls, preset: Preset) -> "Memory":
+        """Estimates what a training needs, from shapes alone."""
+        model, data, train = preset.model, preset.data, preset.train
+        size = 8 if train.dtype == "float64" else 4
+        parameters = size * model.num_parameters
+        places = data.batch_size * data.seq_len
+        states = model.num_layers * model.hidden_dim * (STATES_KEPT + bool(model.dropout))
+        width = states + 3 * model.embedding_dim + LOGITS_KEPT * model.vocab_size
+        return cls(
+            parameters=parameters,
+            gradients=parameters,
+            moments=2 * parameters,
+            activations=size * places * width,
+            batches=4 * data.batch_size * (train.steps_per_epoch or 0),
+        )
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(vars(self).values())
+
+    def describe(self) -> str:
+        """Returns the total and its parts in one line."""
+        parts = ", ".join(f"{name} {readable(size)}" for name, size in vars(self).items() if size)
+        return f"about {readable(self.total)} ({parts})"
+
+
+def machine_memory() -> int:
+    """Returns the bytes that this machine's device may hold: an accelerator's own, or main memory.
+
+    A container's limit counts where it is the lower one.
+    """
+    statistics = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in statistics:
+        return int(statistics["bytes_limit"])
+    if not hasattr(os, "sysconf"):  # Windows: nothing is known, so nothing is refused.
+        return sys.maxsize
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in map(Path, _CGROUP_LIMITS):
+        text = path.read_text().strip() if path.is_file() else ""
+        if text.isdigit():
+            limits.append(int(text))
+    return min(limits)
+
+
+def require_memory(preset: Preset) -> None:
+    """Finds out, before anything is allocated, whether a training can fit.
+
+    Raises:
+        InputError: it needs more than the machine has.
+    """
+    needed, available = Memory.of(preset), machine_memory()
+    if needed.total > available:
+        raise InputError(
+            f"the training needs {needed.describe()}, this machine has {readable(available)}: take "
+            "a smaller --hidden-dim, --num-layers, --embedding-dim, --batch-size or --seq-len"
+        )
+
+
+MANY_PARAMETERS = 10
+"""Parameters per training character above which advice is given.
+
+Karpathy's advice for such models (char-rnn, its README) is as many of the one as of the other, by
+order of magnitude; with ten times as many, what is seen in every epoch is soon known by heart.
+"""
+
+MANY_CHARACTERS = 20
+"""Training characters per parameter above which advice is given.
+
+Hoffmann et al., "Training Compute-Optimal Large Language Models" (2022), find about twenty tokens
+a parameter best for what the training costs; beyond, a larger model learns more from them.
+"""
+
+
+def advice(num_parameters: int, num_characters: int) -> str:
+    """Returns one line where parameters and training characters are far apart, else nothing."""
+    sizes = f"note: {num_parameters:,} parameters for {num_characters:,} training characters"
+    if num_parameters > MANY_PARAMETERS * num_characters:
+        return (
+            f"{sizes}, {num_parameters / num_characters:,.0f} for each: the model can learn them "
+            "by heart; more text, a smaller --hidden-dim or more --dropout helps"
+        )
+    if num_characters > MANY_CHARACTERS * num_parameters:
+        return (
+            f"{sizes}, {num_characters / num_parameters:,.0f} characters for each: a larger "
+            "--hidden-dim would learn more from them"
+        )
+    return ""
+
+
+def readable(size: int) -> str:
+    """Returns bytes as a person reads them, like 16.6 MB; a kB is 1000 bytes."""
+    value, units = float(size), iter(("bytes", "kB", "MB", "GB", "TB", "PB", "EB"))
+    unit = next(units)
+    for larger in units:
+        if value < 999.95:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:,.1f} {unit}"

@@ -1,0 +1,94 @@
+"""Tests of what a training needs: memory against XLA's own account, refusals, advice."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from astra_jax import builtin_corpus, sizing
+from astra_jax.datasets import split_corpus
+from astra_jax.errors import InputError
+from astra_jax.presets import PRESETS, override
+from astra_jax.sizing import Memory, advice, machine_memory, readable, require_memory
+from astra_jax.training import Keys, Trainer
+
+ALPHA = PRESETS["shakespeare", "alpha"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        dict(),
+        dict(num_layers=3, hidden_dim=96, embedding_dim=32, dropout=0.0),
+        dict(hidden_dim=16, embedding_dim=256, batch_size=8, dtype="float64"),
+        dict(hidden_dim=256, batch_size=2, seq_len=4),  # Little but parameters.
+    ],
+    ids=str,
+)
+def test_memory_is_about_what_xla_reserves(fields: dict) -> None:
+    preset = override(ALPHA, **fields)
+    trainer = Trainer(preset, 200)
+    with jax.enable_x64(preset.train.dtype == "float64"):
+        split = split_corpus(builtin_corpus.play(), preset.data, Keys.from_seed(0).split)
+        state = jax.eval_shape(trainer.init, jax.random.key(0))
+        rows = jax.ShapeDtypeStruct((200, preset.data.batch_size), jnp.int32)
+        run = jax.jit(
+            lambda state, rows, count: trainer.run_steps(
+                state, split.train, rows, 0, count, jax.random.key(0)
+            )
+        )
+        account = run.lower(state, rows, 1).compile().memory_analysis()
+    assert account is not None
+    reserved = account.temp_size_in_bytes + account.argument_size_in_bytes
+    assert Memory.of(preset).total == pytest.approx(reserved, rel=0.5)
+
+
+def test_training_that_cannot_fit_is_refused_and_one_that_can_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for preset in PRESETS.values():
+        require_memory(preset)
+    for fields in (dict(hidden_dim=10**7), dict(batch_size=10**9), dict(steps_per_epoch=10**12)):
+        with pytest.raises(InputError, match=r"^the training needs about .* this machine has .*B:"):
+            require_memory(override(ALPHA, **fields))
+    need = Memory.of(ALPHA).total
+    monkeypatch.setattr(sizing, "machine_memory", lambda: need)
+    require_memory(ALPHA)
+    monkeypatch.setattr(sizing, "machine_memory", lambda: need - 1)
+    with pytest.raises(InputError, match="--hidden-dim"):
+        require_memory(ALPHA)
+
+
+def test_machine_has_memory_of_a_plausible_size() -> None:
+    assert 2**28 < machine_memory() < 2**50
+
+
+def test_a_containers_limit_counts(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(sizing, "_CGROUP_LIMITS", (str(limit), str(tmp_path / "missing")))
+    whole = machine_memory()
+    for text, expected in {"max\n": whole, "1000000\n": 10**6}.items():
+        limit.write_text(text)
+        assert machine_memory() == expected
+
+
+def test_advice_is_given_where_sizes_are_far_apart_only() -> None:
+    assert advice(10**6, 10**6) == advice(10**6, 10**5) == advice(10**5, 2 * 10**6) == ""
+    assert "1,000,001 parameters for 100,000 training characters, 10 for each: " in advice(
+        10**6 + 1, 10**5
+    )
+    assert "21 characters for each: a larger --hidden-dim" in advice(1000, 21_000)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (999_960, "1.0 MB"),
+        (16_621_680, "16.6 MB"),
+        (4_800_000_000_000_000, "4.8 PB"),
+    ],
+)
+def test_bytes_are_told_as_a_person_reads_them(size: int, text: str) -> None:
+    assert readable(size) == text
