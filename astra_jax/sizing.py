@@ -12,10 +12,12 @@ from astra_jax.errors import InputError
 
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
-STATES_KEPT = 15
+STATES_KEPT, DROPOUT_STATES_KEPT = 11, 4
 """Arrays [T, B, H] that a layer's backward pass needs of the forward one, or makes: gates, states,
-what they came from and their gradients. Measured: `test_sizing.py` holds the estimate against what
-XLA reserves."""
+what they came from and their gradients; and with dropout, its numbers and masks.
+
+Read off what XLA reserves on a CPU; `test_sizing.py` holds the estimate against it.
+"""
 
 LOGITS_KEPT = 4
 """Arrays [T, B, V]: logits, probabilities, and the gradients of both."""
@@ -38,8 +40,12 @@ class Memory:
         size = 8 if train.dtype == "float64" else 4
         parameters = size * model.num_parameters
         places = data.batch_size * data.seq_len
-        states = model.num_layers * model.hidden_dim * (STATES_KEPT + bool(model.dropout))
-        width = states + 3 * model.embedding_dim + LOGITS_KEPT * model.vocab_size
+        states = STATES_KEPT + (DROPOUT_STATES_KEPT if model.dropout else 0)
+        width = (
+            states * model.num_layers * model.hidden_dim
+            + 3 * model.embedding_dim
+            + LOGITS_KEPT * model.vocab_size
+        )
         return cls(
             parameters=parameters,
             gradients=parameters,

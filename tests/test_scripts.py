@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -359,6 +360,23 @@ def test_sample_reads_its_prompt_from_standard_input(
     skipped = sample("Café", "--on-unknown", "skip", "--quiet")
     assert (skipped.code, skipped.err) == (0, "")
     assert skipped.out.startswith("Caf")
+
+
+def test_sample_shows_every_piece_before_it_asks_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="utf-8"))
+    seen: list[bytes] = []
+
+    def pieces() -> Iterator[list[str]]:
+        for piece in (["ab", "x"], ["cd", "y"]):
+            yield piece
+            seen.append(shown.getvalue())
+
+    runpy.run_path(str(SCRIPTS / "sample.py"))["_print"](pieces(), "|")
+    sys.stdout.flush()
+    assert [*seen, shown.getvalue()] == [b"ab", b"abcd", b"abcd|xy\n"]
 
 
 def test_sample_prints_as_it_writes_and_ends_quietly_when_nobody_reads(trained: Trained) -> None:
