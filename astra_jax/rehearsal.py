@@ -78,7 +78,8 @@ def time_steps(preset: Preset, split: Split) -> Timing:
     keys = Keys.from_seed(preset.train.seed)
 
     def run(state: TrainState, count: int) -> TrainState:
-        steps = trainer.run_steps(state, split.train, rows, 0, count, keys.dropout)
+        first = int(state.step)
+        steps = trainer.run_steps(state, split.train, rows, first, first + count, keys.dropout)
         return jax.block_until_ready(steps)[0]
 
     with arithmetic(preset.train.dtype):
@@ -89,13 +90,15 @@ def time_steps(preset: Preset, split: Split) -> Timing:
         state, one = _timed(lambda: run(state, 1))
         count = round(TIMED_SECONDS / one)
         count = max(1, min(count, MAX_STEPS_PER_CALL, trainer.steps_per_epoch))
+        before = int(state.step)
         state, several = _timed(lambda: run(state, count))
+        done = max(1, int(state.step) - before)  # Fewer, where even these steps diverge.
         covered = split.validation.cover_rows()[:TIMED_BATCHES]
         evaluate = functools.partial(trainer.evaluate, state.params, split.validation, covered)
         evaluate()  # Compiles.
         _, evaluated = _timed(evaluate)
     batch = evaluated / len(covered)
-    return Timing(start=start, step=several / count, batch=batch, num_steps=count)
+    return Timing(start=start, step=several / done, batch=batch, num_steps=done)
 
 
 def _timed(call: Callable[[], Result]) -> tuple[Result, float]:

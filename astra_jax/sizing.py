@@ -19,17 +19,22 @@ what they came from and their gradients; and with dropout, its numbers and masks
 Read off what XLA reserves on a CPU; `test_sizing.py` holds the estimate against it.
 """
 
-LOGITS_KEPT = 4
-"""Arrays [T, B, V]: logits, probabilities, and the gradients of both."""
+EMBEDDINGS_KEPT, LOGITS_KEPT = 2, 4
+"""Arrays [T, B, E]: embeddings and their gradient; and [T, B, V]: logits, probabilities, and the
+gradients of both."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes that a training needs, by what they hold."""
+    """Bytes that a training needs, by what they hold.
+
+    The last state is kept while a step is done, to be gone back to if the step diverges.
+    """
 
     parameters: int
-    gradients: int
     moments: int
+    last_state: int
+    gradients: int
     activations: int
     batches: int
 
@@ -43,13 +48,14 @@ class Memory:
         states = STATES_KEPT + (DROPOUT_STATES_KEPT if model.dropout else 0)
         width = (
             states * model.num_layers * model.hidden_dim
-            + 3 * model.embedding_dim
+            + EMBEDDINGS_KEPT * model.embedding_dim
             + LOGITS_KEPT * model.vocab_size
         )
         return cls(
             parameters=parameters,
-            gradients=parameters,
             moments=2 * parameters,
+            last_state=3 * parameters,
+            gradients=parameters,
             activations=size * places * width,
             batches=4 * data.batch_size * (train.steps_per_epoch or 0),
         )
@@ -61,7 +67,9 @@ class Memory:
 
     def describe(self) -> str:
         """Returns the total and its parts in one line."""
-        parts = ", ".join(f"{name} {readable(size)}" for name, size in vars(self).items() if size)
+        parts = ", ".join(
+            f"{n.replace('_', ' ')} {readable(s)}" for n, s in vars(self).items() if s
+        )
         return f"about {readable(self.total)} ({parts})"
 
 

@@ -634,7 +634,7 @@ REFUSALS: list[tuple[str, str, str]] = [
     (
         "train.py",
         "--hidden-dim 10000000",
-        r"needs about 4\.8 PB \(.*\), this machine has .*: take",
+        r"needs about 8\.4 PB \(.*\), this machine has .*: take",
     ),
     ("train.py", "--resume RUN --dry-run", "leave out --dry-run"),
     ("train.py", "--dropout 1", "dropout must be at least 0 and below 1, got 1.0"),
