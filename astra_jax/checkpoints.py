@@ -141,11 +141,10 @@ class Checkpoints:
                 self._checkpointer.delete(checkpoint.step)
 
     def restore(self, like: State) -> Saved[State]:
-        """Returns the newest state and its record.
+        """Returns the newest state, as NumPy arrays, and its record.
 
         Args:
-            like: a state, or its shapes and types, of the structure that was saved; where it has
-                shardings, they say where the arrays go, else to the first device.
+            like: a state, or its shapes and types, of the structure that was saved.
 
         Raises:
             InputError: there is no checkpoint, it cannot be read, it is of another shape, or it
@@ -171,7 +170,7 @@ class Checkpoints:
             raise ValueError("it lists no arrays")
         # Orbax casts and crops silently: what is on disk is compared before it is read.
         _require_equal_specs(_specs(found.metadata), _specs(like), name)
-        state = self._checkpointer.load(step, jax.tree.map(_placed, like))
+        state = self._checkpointer.load(step, jax.tree.map(_in_host_memory, like))
         _require_equal_specs(_specs(state), _specs(like), f"what was read from {self.folder}")
         metadata = found.custom_metadata
         record = metadata.get("record") if isinstance(metadata, dict) else None
@@ -193,11 +192,9 @@ def _digest(state: Any, record: str) -> str:
     return hash_arrays(leaves | {"record": np.frombuffer(record.encode(), np.uint8)})
 
 
-def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
-    """Says where an array is to go, which may not be where it was when it was saved."""
-    sharding = getattr(leaf, "sharding", None)
-    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+def _in_host_memory(leaf: Any) -> np.ndarray:
+    """Says what an array is, and that it is to come as NumPy's: its devices may be gone."""
+    return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
 
 
 def _leaves(tree: Any) -> dict[str, Any]:

@@ -6,8 +6,10 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
+from astra_jax import cluster
 from astra_jax.checkpoints import Checkpoints
 from astra_jax.config import Preset, differences
 from astra_jax.corpus import BUILTIN, CorpusRecord, load_corpus
@@ -43,8 +45,15 @@ def begin(preset: Preset, corpus_source: str | None, folder: Path | None) -> tup
     Raises:
         InputError: the corpus, the folder or the recipe cannot be used.
     """
+    if folder is None and jax.process_count() > 1:
+        raise InputError("several processes must know one folder: give --out to each")
     preset, corpus, split = prepare(preset, corpus_source)
-    return Run.create(folder, preset, split.vocabulary, corpus), split
+    run = Run.create(folder, preset, split.vocabulary, corpus) if cluster.is_primary() else None
+    cluster.wait_for_all("the run folder is made")
+    if run is None:
+        assert folder is not None
+        run = Run.open(folder)
+    return run, split
 
 
 def prepare(preset: Preset, corpus_source: str | None) -> tuple[Preset, CorpusRecord, Split]:
@@ -133,7 +142,8 @@ def restore_state(run: Run, *, best: bool = False) -> TrainState:
     # The update rule's state has the same structure whatever the length of an epoch.
     trainer = Trainer(run.preset, steps_per_epoch=1)
     with arithmetic(run.preset.train.dtype), Checkpoints(folder) as checkpoints:
-        return read(run, checkpoints, jax.eval_shape(trainer.init, jax.random.key(0))).state
+        state = read(run, checkpoints, jax.eval_shape(trainer.init, jax.random.key(0))).state
+        return jax.tree.map(jnp.asarray, state)
 
 
 def import_state(run: Run, state: TrainState) -> None:

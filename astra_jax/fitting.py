@@ -1,6 +1,7 @@
 """The loop over epochs: dispatch, report, evaluate, record, checkpoint."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Int
 
+from astra_jax import cluster
 from astra_jax.config import Preset
 from astra_jax.datasets import Dataset, Split
 from astra_jax.diagnosis import find_operation, first_offender
@@ -66,10 +68,12 @@ class FitOptions:
     Attributes:
         saving: how often it is saved.
         debug_nans: whether a training that diverges is to say which operation did it.
+        devices: that share the batches; several add in another order than one, no more.
     """
 
     saving: SavePolicy = field(default_factory=SavePolicy)
     debug_nans: bool = False
+    devices: cluster.Devices = None
 
 
 def fit(run: Run, split: Split, progress: Progress, options: FitOptions | None = None) -> None:
@@ -90,14 +94,15 @@ def fit(run: Run, split: Split, progress: Progress, options: FitOptions | None =
     """
     options = options or FitOptions()
     with (
-        locked(run.folder),
+        locked(run.folder) if cluster.is_primary() else nullcontext(),
         arithmetic(run.preset.train.dtype),
         Saver(run, options.saving) as saver,
         StopRequest() as stop,
     ):
         loop = _Loop(run, split, progress, saver, stop, options)
         training = saver.restore(jax.eval_shape(loop.trainer.init, loop.keys.init))
-        loop.run(training or Training(loop.trainer.init(loop.keys.init), History()))
+        training = training or Training(loop.trainer.init(loop.keys.init), History())
+        loop.run(training._replace(state=loop.place.replicate(training.state)))
 
 
 def _epochs_done(run: Run, training: Training, steps_per_epoch: int) -> int:
@@ -138,6 +143,9 @@ class _Loop:
         self.keys = Keys.from_seed(run.preset.train.seed)
         self.learning_rate = learning_rate_schedule(run.preset.train, self.steps)
         self.step_chars = run.preset.data.batch_size * run.preset.data.seq_len
+        self.place = cluster.Placement.of(options.devices, run.preset.data.batch_size)
+        self.train_data, self.validation_data = map(self.place.replicate, split[:2])
+        self.dropout_key = self.place.replicate(self.keys.dropout)
         self.pace = _Pace()
         self.eval_seconds = 0.0
         self.rate = 0.0
@@ -149,11 +157,9 @@ class _Loop:
             training, metrics = self._run_epoch(training, epoch)
             self.saver.finish(metrics, training)
             self.progress.epoch(metrics)
-            self._stop_if_asked(metrics.step)
-
-    def _stop_if_asked(self, step: int) -> None:
-        if self.stop.number is not None:
-            raise StoppedError(self.stop.number, step)
+            _, stop = cluster.agree(0, self.stop.number)
+            if stop is not None:
+                raise StoppedError(stop, metrics.step)
 
     def _run_epoch(self, training: Training, epoch: int) -> tuple[Training, EpochMetrics]:
         """Does what is left of an epoch, counted from 0, and evaluates it."""
@@ -183,32 +189,32 @@ class _Loop:
     def _train(self, training: Training, epoch: int) -> Training:
         """Runs the rest of an epoch's steps, reading each call's metrics while the next runs."""
         rows = self.split.train.epoch_rows(jax.random.fold_in(self.keys.batches, epoch), self.steps)
+        shared = self.place.share(rows)
         offset = epoch * self.steps
         step, end = offset + training.history.current.steps, offset + self.steps
         pending = None
         self.pace.start()
         while step < end:
             due = self.saver.policy.steps_until_due(step)
-            count = self.pace.steps(min(end - step, due or end))
+            wanted = self.pace.steps(min(end - step, due or end))
+            count, stop = cluster.agree(wanted, self.stop.number)
+            if stop is not None:
+                self.saver.save(step, self._read(pending, training))
+                raise StoppedError(stop, step)
             state, history = self.trainer.run_steps(
-                training.state, self.split.train, rows, offset, step + count, self.keys.dropout
+                training.state, self.train_data, shared, offset, step + count, self.dropout_key
             )
-            training = Training(state, training.history)
-            if pending is not None:
-                training = self._read(pending, training)
-            pending, step = (
-                _Call(step, count, rows[step - offset : step - offset + count], history),
-                step + count,
-            )
-            if step < end and (count == due or self.stop.number is not None):
-                training = self._read(pending, training)
-                pending = None
+            training = self._read(pending, training._replace(state=state))
+            pending, step = _Call(step, count, rows, history), step + count
+            if count == due and step < end:
+                training, pending = self._read(pending, training), None
                 self.saver.save(step, training)
-                self._stop_if_asked(step)
-        return training if pending is None else self._read(pending, training)
+        return self._read(pending, training)
 
-    def _read(self, call: "_Call", training: Training) -> Training:
+    def _read(self, call: "_Call | None", training: Training) -> Training:
         """Waits for a call's metrics, checks them, tells about them and adds them up."""
+        if call is None:
+            return training
         loss, norm = (values[: call.steps] for values in jax.device_get(call.history))
         broken = np.flatnonzero(~(np.isfinite(loss) & np.isfinite(norm)))
         if broken.size:
@@ -240,9 +246,10 @@ class _Loop:
         """Looks into the step that was not done, from the state before it, which is kept."""
         step = call.first + index
         batch, keep = self.trainer.step_inputs(
-            jnp.int32(step), self.split.train, call.rows[index], self.keys.dropout
+            jnp.int32(step), self.split.train, call.rows[step % self.steps], self.keys.dropout
         )
-        inputs = self.trainer, state.params, batch, keep
+        params = jax.tree.map(jnp.asarray, cluster.local(state.params))
+        inputs = self.trainer, params, batch, keep
         found = f"step {step + 1}: {first_offender(*inputs)} is not finite"
         if self.options.debug_nans:
             found += f"; {find_operation(*inputs)}"
@@ -250,10 +257,18 @@ class _Loop:
 
     def _evaluate(self, params: nnx.State, epoch: int) -> tuple[float, float]:
         """Returns the notebook's validation estimate and the full pass."""
-        data = self.split.validation
-        drawn = data.estimate_rows(jax.random.fold_in(self.keys.validation, epoch))
-        estimate = self.trainer.evaluate(params, data, drawn).mean_of_batches
-        return estimate, self.trainer.evaluate(params, data, data.cover_rows()).mean_of_targets
+        drawn, every = (
+            self.place.share(rows)
+            for rows in (
+                self.split.validation.estimate_rows(
+                    jax.random.fold_in(self.keys.validation, epoch)
+                ),
+                self.split.validation.cover_rows(),
+            )
+        )
+        estimate = self.trainer.evaluate(params, self.validation_data, drawn)
+        full = self.trainer.evaluate(params, self.validation_data, every)
+        return estimate.mean_of_batches, full.mean_of_targets
 
 
 class _Call(NamedTuple):

@@ -1,5 +1,6 @@
 """The samples that a run shows of its newest model."""
 
+from astra_jax import cluster
 from astra_jax.atomic import write_text
 from astra_jax.experiments import restore_model
 from astra_jax.model import arithmetic
@@ -38,7 +39,8 @@ def write_samples(run: Run) -> None:
                     model, vocabulary, prompt, strategy, key, num=num, stateful=stateful
                 )
             sections.append("\n".join([f"## {name}, {mode}\n", *texts, ""]))
-    write_text(run.folder / SAMPLES, "\n".join(sections))
+    if cluster.is_primary():
+        write_text(run.folder / SAMPLES, "\n".join(sections))
 
 
 def default_prompt(vocabulary: Vocabulary) -> str:

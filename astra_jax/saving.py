@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from astra_jax import cluster
 from astra_jax.checkpoints import KEEP_LATEST, Checkpoints
 from astra_jax.config import Record
 from astra_jax.errors import InputError
@@ -62,6 +63,7 @@ class Saver:
         self.run, self.policy = run, policy
         self._newest = Checkpoints(run.checkpoints, policy.keep)
         self._best = Checkpoints(run.best, 1)
+        self._saved_step: int | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -87,12 +89,13 @@ class Saver:
             InputError: the newest checkpoint cannot be read, or it is not of this run as it is.
         """
         if self._newest.latest_step is None:
-            self.run.write_metrics([])
+            self._write_metrics(History())
             return None
         training = read(self.run, self._newest, like)
         step = int(training.state.step)
         self._best.remove_after(step)
-        self.run.write_metrics(list(training.history.epochs))
+        self._saved_step = step
+        self._write_metrics(training.history)
         best = training.history.best
         if best and best.step == step != self._best.latest_step:
             self._save(self._best, step, training)
@@ -100,15 +103,22 @@ class Saver:
 
     def save(self, step: int, training: Training) -> None:
         """Saves the newest state, inside an epoch or at its end; raises `StorageError`."""
+        if step == self._saved_step:
+            return
         self._best.wait()
         self._save(self._newest, step, training)
+        self._saved_step = step
 
     def finish(self, epoch: EpochMetrics, training: Training) -> None:
         """Saves the end of an epoch, with its metrics; raises `StorageError`."""
-        self.run.write_metrics(list(training.history.epochs))
+        self._write_metrics(training.history)
         self.save(epoch.step, training)
         if training.history.best == epoch:
             self._save(self._best, epoch.step, training)
+
+    def _write_metrics(self, history: History) -> None:
+        if cluster.is_primary():
+            self.run.write_metrics(list(history.epochs))
 
     def _save(self, checkpoints: Checkpoints, step: int, training: Training) -> None:
         record = self.run.identity() | {"history": training.history.to_dict()}

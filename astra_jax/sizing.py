@@ -78,7 +78,7 @@ def machine_memory() -> int:
 
     A container's limit counts where it is the lower one.
     """
-    statistics = jax.devices()[0].memory_stats() or {}
+    statistics = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in statistics:
         return int(statistics["bytes_limit"])
     if not hasattr(os, "sysconf"):  # Windows: nothing is known, so nothing is refused.

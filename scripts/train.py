@@ -9,12 +9,12 @@ Examples:
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from rich.console import Console
 from tyro.conf import FlagConversionOff
 
-from astra_jax import cli, compile_cache, experiments, sizing
+from astra_jax import cli, cluster, compile_cache, experiments, sizing
 from astra_jax.checkpoints import KEEP_LATEST
 from astra_jax.cli import default, of_preset
 from astra_jax.config import Preset
@@ -51,6 +51,16 @@ class Arguments:
     """Also save after every so many steps."""
     keep: int = KEEP_LATEST
     """Newest checkpoints that stay; that of the lowest validation loss stays beside them."""
+    devices: Annotated[int | Literal["all"] | None, default("1, or all of several processes")] = (
+        None
+    )
+    """Devices that share each batch."""
+    coordinator: Annotated[str | None, default("one process")] = None
+    """Host and port of process 0, where several processes train together."""
+    num_processes: Annotated[int | None, default("1")] = None
+    """How many train together."""
+    process_id: Annotated[int | None, default("0")] = None
+    """Which of them this one is, from 0."""
     debug_nans: bool = False
     """If training diverges, run the step again and say which operation did it."""
     dry_run: bool = False
@@ -108,12 +118,22 @@ class Arguments:
     def fit_options(self) -> FitOptions:
         """Returns what was chosen that changes no result."""
         saving = SavePolicy(checkpoint_every=self.checkpoint_every, keep=self.keep)
-        return FitOptions(saving=saving, debug_nans=self.debug_nans)
+        return FitOptions(saving=saving, debug_nans=self.debug_nans, devices=self.devices)
+
+    def join_cluster(self) -> None:
+        """Joins the other processes, where there are to be any."""
+        given = (self.coordinator, self.num_processes, self.process_id)
+        if None not in given:
+            cluster.connect(*given)  # pyright: ignore[reportArgumentType]
+        elif set(given) != {None}:
+            raise InputError("--coordinator, --num-processes and --process-id go together")
 
 
 def main(arguments: Arguments) -> None:
     """Begins or resumes a run and trains it to its end, or tells what it would be."""
-    options, tell = arguments.fit_options(), cli.teller(arguments.quiet)
+    arguments.join_cluster()
+    options, quiet = arguments.fit_options(), arguments.quiet or not cluster.is_primary()
+    tell = cli.teller(quiet)
     if not arguments.no_compile_cache:
         tell(compile_cache.enable())
     if arguments.resume:
@@ -131,7 +151,7 @@ def main(arguments: Arguments) -> None:
             return
         run, split = experiments.begin(preset, arguments.corpus, arguments.out)
         tell(_advice(preset, split))
-    _train(run, split, options, arguments.quiet)
+    _train(run, split, options, quiet)
 
 
 def _print_summary(preset: Preset, corpus: str | None) -> None:
@@ -157,6 +177,12 @@ def _train(run: Run, split: Split, options: FitOptions, quiet: bool) -> None:
         cli.note(f"go on with: python scripts/train.py --resume {run.folder}")
         raise
     write_samples(run)
+    if cluster.is_primary():
+        _finish(run, quiet)
+
+
+def _finish(run: Run, quiet: bool) -> None:
+    warning = experiments.BUILTIN_WARNING if run.uses_builtin_text else ""
     metrics = run.metrics()
     if metrics:
         draw_losses(run)
@@ -166,7 +192,7 @@ def _train(run: Run, split: Split, options: FitOptions, quiet: bool) -> None:
     if quiet and warning:  # The last line is all that is seen.
         loss += ", of the project's built-in text"
     print(f"done: {loss}, all in {run.folder}")
-    tell(warning)
+    cli.teller(quiet)(warning)
 
 
 def _resume(arguments: Arguments, folder: Path) -> tuple[Run, Split]:
