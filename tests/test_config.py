@@ -31,19 +31,21 @@ TRAIN: dict[str, Any] = dict(
 PRESET: dict[str, Any] = PRESETS["names", "gamma"].to_dict()
 CLASSES = [(ModelConfig, MODEL), (DataConfig, DATA), (TrainConfig, TRAIN), (Preset, PRESET)]
 
-counts = st.integers(min_value=1, max_value=2**40)
+counts = st.integers(min_value=1, max_value=2**16)
+layers = st.integers(min_value=1, max_value=2**8)
+epochs = st.integers(min_value=1, max_value=2**15 - 1)
 rates = st.floats(min_value=0, max_value=1e300)
 fractions = st.floats(min_value=0, max_value=1, exclude_min=True, exclude_max=True)
 FIELDS: dict[str, st.SearchStrategy[Any]] = dict(
     embedding_dim=counts,
     hidden_dim=counts,
-    num_layers=counts,
+    num_layers=layers,
     dropout=fractions,
     layer_norm=st.booleans(),
     batch_size=counts,
     seq_len=counts,
     train_fraction=fractions,
-    epochs=counts,
+    epochs=epochs,
     steps_per_epoch=st.none() | counts,
     learning_rate=rates,
     schedule=st.sampled_from(["cosine", "constant"]),

@@ -423,6 +423,10 @@ def test_convert_all_the_way_round_changes_no_bit(trained: Trained, tmp_path: Pa
         assert len({succeed("sample.py", source, *strategy) for source in sources}) == 1
 
 
+def with_hash(name: str) -> list[str]:
+    return [name, f"{name}.sha256"]
+
+
 def test_convert_numbers_the_notebooks_files(trained: Trained, tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "saved_models"
     for number in (1, 2):
@@ -436,9 +440,10 @@ def test_convert_numbers_the_notebooks_files(trained: Trained, tmp_path: Path) -
     succeed("convert.py", trained.text, "--notebook-dir", folder)
     assert sorted(path.name for path in folder.iterdir()) == [
         "Astra_custom_beta_v30.pth",
-        "Astra_custom_latest.pth",
-        "Astra_custom_v1.pth",
-        "Astra_custom_v10.pth",
+        *with_hash("Astra_custom_latest.pth"),
+        *with_hash("Astra_custom_v1.pth"),
+        *with_hash("Astra_custom_v10.pth"),
+        "Astra_custom_v2.pth.sha256",
         "Astra_custom_v9.pth",
     ]
     newest = folder / "Astra_custom_v10.pth"
@@ -556,6 +561,7 @@ def test_damaged_weights_are_refused(
     change, message = DAMAGES[damage]
     path = tmp_path / f"damaged{suffix}"
     checkpoint = torch.load(trained.pth, weights_only=True)
+    del checkpoint["sha256"]  # Which would be the first to tell.
     change(checkpoint["state_dict"])
     if suffix == ".pth":
         torch.save(checkpoint, path)
