@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,7 +60,8 @@ def read_pth(path: Path) -> WeightFile:
     require_file(path)
     checked = pth_archive.repack(path)
     try:
-        checkpoint = torch.load(checked, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # Of what is refused in the next moment.
+            checkpoint = torch.load(checked, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(pth_archive.CODE.format(path)) from error
     except Exception as error:  # The unpickler raises whatever a damaged stream leads it to.

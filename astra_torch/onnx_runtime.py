@@ -53,10 +53,16 @@ def read_onnx(source: Path | bytes) -> OnnxFile:
     name = str(source) if isinstance(source, Path) else "the ONNX model"
     data = _read_bytes(source) if isinstance(source, Path) else source
     try:
-        model = onnx.load_model_from_string(data)
-    except Exception as error:  # Its exceptions have no other class in common.
+        return _take_apart(onnx, data, name)
+    except InputError:
+        raise
+    except Exception as error:  # Many: some bytes are looked at only when they are needed.
         reason = str(error).partition("\n")[0]
         raise InputError(f"{name} is damaged or no ONNX file: {reason}") from error
+
+
+def _take_apart(onnx: Any, data: bytes, name: str) -> OnnxFile:
+    model = onnx.load_model_from_string(data)
     texts = {entry.key: entry.value for entry in model.metadata_props}
     if OWN_METADATA not in texts:
         raise InputError(f"{name} was not written by this project: it has no vocabulary")
@@ -100,10 +106,7 @@ def _constants(onnx: Any, model: Any, name: str) -> Arrays:
         known = tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.INT64)
         if not known or tensor.data_location or tensor.external_data:
             raise InputError(f"{name} has a constant that this project does not write")
-        try:
-            array = onnx.numpy_helper.to_array(tensor)
-        except Exception as error:
-            raise InputError(f"{name} is damaged: {tensor.name}: {error}") from error
+        array = onnx.numpy_helper.to_array(tensor)
         if not np.isfinite(array).all():
             raise InputError(f"{name} cannot be used: {tensor.name} has values that are no numbers")
         constants[tensor.name] = array

@@ -160,15 +160,30 @@ def test_config_refuses_a_value_of_another_type(field: str, value: Any, expected
         ("learning_rate", -1e-9, "at least 0"),
         ("weight_decay", -1e-9, "at least 0"),
         ("clip", 0.0, "positive (0 on the command line turns it off)"),
+        ("vocab_size", 2**18 + 1, "at most 262,144"),
+        ("hidden_dim", 2**40, "at most 65,536"),
+        ("num_layers", 10**9, "at most 256"),
+        ("epochs", 100_001, "at most 100,000"),
+        ("steps_per_epoch", 2**24, "at most 2,147,483,647 in all epochs"),
         ("seed", -1, "at least 0 and below 2**32"),
         ("seed", 2**32, "at least 0 and below 2**32"),
     ],
 )
 def test_config_refuses_a_value_out_of_range(field: str, value: Any, expected: str) -> None:
     cls, values = field_of(field)
+    values = values | (dict(epochs=1000) if field == "steps_per_epoch" else {})
     with pytest.raises(InputError) as error:
         cls.from_dict(values | {field: value})
     assert str(error.value) == f"{field} must be {expected}, got {value!r}"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("title", "\x1b[2J"), ("title", "a\nb"), ("title", "x" * 65), ("name", "x" * 65)],
+)
+def test_a_preset_has_a_name_that_can_be_printed(field: str, value: str) -> None:
+    with pytest.raises(InputError, match=f"{field} must be "):
+        Preset.from_dict(PRESET | {field: value})
 
 
 def test_config_takes_the_ends_of_its_ranges() -> None:
