@@ -196,6 +196,7 @@ def test_every_writer_in_the_repository_is_atomic(tmp_path: Path) -> None:
     modules += [p for p in (ROOT / "parity_tests").glob("*.py") if "__main__" in p.read_text()]
     assert len(modules) > 50
     modules.remove(ROOT / "astra_jax" / "locks.py")  # Nobody reads what is in a lock.
+    modules.remove(ROOT / "parity_tests" / "fuzz.py")  # Its hostile files live for a moment.
     assert [line for path in modules for line in _unsafe_writes(path)] == []
     (tmp_path / "careless.py").write_text(
         "path.write_text('x')\nopen(path, 'w')\nfigure.savefig(path)\n"

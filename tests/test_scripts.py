@@ -639,8 +639,8 @@ REFUSALS: list[tuple[str, str, str]] = [
     ("train.py", "--hidden-dim 0", "hidden_dim must be positive, got 0"),
     (
         "train.py",
-        "--hidden-dim 10000000",
-        r"needs about 8\.4 PB \(.*\), this machine has .*: take",
+        "--hidden-dim 65536 --num-layers 256",
+        r"needs about 192\.6 TB \(.*\), this machine has .*: take",
     ),
     ("train.py", "--resume RUN --dry-run", "leave out --dry-run"),
     ("train.py", "--dropout 1", "dropout must be at least 0 and below 1, got 1.0"),
@@ -670,6 +670,11 @@ REFUSALS: list[tuple[str, str, str]] = [
     ("sample.py", "missing.pth", "there is no file missing.pth"),
     ("sample.py", "missing", "missing is neither a run folder nor a file named .pth or .safe"),
     ("sample.py", "short.txt", "short.txt is neither a run folder nor a file named .pth or"),
+    (
+        "sample.py",
+        "x.onnx",
+        "x.onnx: a .onnx file is made for other programs, and is not",
+    ),
     ("sample.py", "PTH --corpus short.txt", "65 classes, the vocabulary of short.txt has 2"),
     ("convert.py", "RUN", "nothing to write: give a destination or --notebook-dir"),
     ("convert.py", "RUN taken.pth", "taken.pth exists already: choose another name"),
