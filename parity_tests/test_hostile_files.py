@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+pytest.importorskip("onnx")  # One of the forms.
+
 from astra_jax.errors import InputError
 from astra_torch import conversion, files
 from astra_torch.conversion import TrainedModel
