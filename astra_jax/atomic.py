@@ -1,12 +1,17 @@
 """Files that are either whole or not there: temporary name, fsync, rename."""
 
 import contextlib
+import errno
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from astra_jax.errors import InputError
+
+_CANNOT = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP}
+"""What a file system answers that lacks hard links, or does not sync folders."""
 
 
 @contextlib.contextmanager
@@ -24,19 +29,18 @@ def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
             made it while the block ran.
     """
     if not overwrite and path.exists():
-        raise FileExistsError(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    # The name may be as long as names can be, so it is no part of the temporary one.
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    _make(temporary)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
         _sync(temporary)
         if overwrite:
             temporary.replace(path)
         else:
-            os.link(temporary, path)  # Unlike a rename, fails where the name is taken.
-        _sync(path.parent)
+            _rename_to_new(temporary, path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -67,6 +71,28 @@ def require_new_file(path: Path) -> None:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def _rename_to_new(temporary: Path, path: Path) -> None:
+    """Gives a file a name that none has; of several processes that try, one succeeds."""
+    try:
+        os.link(temporary, path)  # Unlike a rename, fails where the name is taken.
+        return
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
+    # No hard links, as on FAT. Whoever makes the empty file has the name, and alone replaces it.
+    _make(path)
+    try:
+        temporary.replace(path)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _make(path: Path) -> None:
+    """Makes an empty file that is not there yet, with the permissions of any new file."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -75,8 +101,10 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _umask() -> int:
-    """Returns the process's umask, which can only be read by setting it."""
-    current = os.umask(0)
-    os.umask(current)
-    return current
+def _sync_folder(path: Path) -> None:
+    """Puts a new name on disk, where folders can be synced; the file is in its place anyway."""
+    try:
+        _sync(path)
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise

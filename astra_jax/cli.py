@@ -95,5 +95,7 @@ def teller(quiet: bool) -> Callable[[str], None]:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    note(" ".join(message.split()))
+    line = " ".join(message.split())
+    # A name out of a stranger's file could otherwise give orders to the terminal.
+    note("".join(part if part.isprintable() else repr(part)[1:-1] for part in line))
     sys.exit(code)

@@ -16,6 +16,22 @@ ScheduleName = Literal["cosine", "constant"]
 DtypeName = Literal["float32", "float64", "bfloat16"]
 
 
+MAX_STEPS = 2**31 - 1
+"""Of a training: JAX counts them in an int32."""
+
+_LIMITS = dict(
+    vocab_size=2**18,  # More than the characters that Unicode has assigned.
+    embedding_dim=2**16,
+    hidden_dim=2**16,
+    num_layers=2**8,
+    batch_size=2**16,
+    seq_len=2**20,
+    epochs=100_000,
+    steps_per_epoch=2**24,  # torch counts steps in a float32.
+)
+"""The largest sizes that mean anything: a stranger's file may ask for terabytes in a few bytes."""
+
+
 class Record:
     """Type-checks the fields of a frozen dataclass and carries it to JSON and back."""
 
@@ -46,6 +62,12 @@ class Record:
             missing, unknown = sorted(names - set(values)), sorted(set(values) - names)
             raise InputError(f"{cls.__name__}: missing fields {missing}, unknown fields {unknown}")
         return cls(**values)
+
+    def _require_size(self, *fields: str) -> None:
+        for field in fields:
+            value, limit = getattr(self, field), _LIMITS[field]
+            self._require(field, value > 0, "positive")
+            self._require(field, value <= limit, f"at most {limit:,}")
 
     def _require(self, field: str, ok: bool, expected: str) -> None:
         if not ok:
@@ -97,8 +119,7 @@ class ModelConfig(Record):
 
     def __post_init__(self) -> None:
         Record.__post_init__(self)
-        for field in ("vocab_size", "embedding_dim", "hidden_dim", "num_layers"):
-            self._require(field, getattr(self, field) > 0, "positive")
+        self._require_size("vocab_size", "embedding_dim", "hidden_dim", "num_layers")
         self._require("dropout", 0.0 <= self.dropout < 1.0, "at least 0 and below 1")
 
     @property
@@ -129,8 +150,7 @@ class DataConfig(Record):
 
     def __post_init__(self) -> None:
         Record.__post_init__(self)
-        self._require("batch_size", self.batch_size > 0, "positive")
-        self._require("seq_len", self.seq_len > 0, "positive")
+        self._require_size("batch_size", "seq_len")
         self._require("train_fraction", 0 < self.train_fraction < 1, "between 0 and 1")
 
 
@@ -162,12 +182,14 @@ class TrainConfig(Record):
 
     def __post_init__(self) -> None:
         Record.__post_init__(self)
-        self._require("epochs", self.epochs > 0, "positive")
+        self._require_size("epochs")
         self._require("learning_rate", self.learning_rate >= 0, "at least 0")
         self._require("weight_decay", self.weight_decay >= 0, "at least 0")
         self._require("seed", 0 <= self.seed < 2**32, "at least 0 and below 2**32")
         if self.steps_per_epoch is not None:
-            self._require("steps_per_epoch", self.steps_per_epoch > 0, "positive")
+            self._require_size("steps_per_epoch")
+            steps = f"at most {MAX_STEPS:,} in all epochs"
+            self._require("steps_per_epoch", self.epochs * self.steps_per_epoch <= MAX_STEPS, steps)
         if self.clip is not None:
             self._require("clip", self.clip > 0, "positive (0 on the command line turns it off)")
         if self.optimizer == "adam" and self.weight_decay:
@@ -201,8 +223,9 @@ class Preset(Record):
         Record.__post_init__(self)
         # Files and folders are named after these, also where they come out of a stranger's file.
         for field in ("name", "base_name"):
-            plain = re.fullmatch(r"\w+", getattr(self, field), re.ASCII) is not None
-            self._require(field, plain, "letters, digits and underscores")
+            plain = re.fullmatch(r"\w{1,64}", getattr(self, field), re.ASCII) is not None
+            self._require(field, plain, "letters, digits and underscores, at most 64")
+        self._require("title", self.title.isprintable() and len(self.title) <= 64, "a short line")
 
     @classmethod
     def from_dict(cls, values: Any) -> Self:

@@ -68,10 +68,15 @@ class CorpusRecord(Record):
     sha256: str | None
     characters: int | None
 
+    def __post_init__(self) -> None:
+        Record.__post_init__(self)
+        # It is printed, also where it comes out of a stranger's file.
+        self._require("name", self.name.isprintable() and len(self.name) <= 500, "a short line")
+
     @classmethod
     def unknown(cls, weights: str) -> Self:
         """Returns what is known of the corpus behind a file of weights: nothing."""
-        name = f"an unknown text, weights from {weights}"
+        name = f"an unknown text, weights from {_printable(weights)}"
         return cls(name=name, origin="imported", path=None, sha256=None, characters=None)
 
     @property
@@ -136,13 +141,16 @@ def _builtin(dataset: DatasetName) -> Corpus:
 
 def _corpus(text: str, name: str, origin: Origin, path: str | None) -> Corpus:
     digest = hashlib.sha256(text.encode()).hexdigest()
-    name = {entry.sha256: entry.title for entry in PUBLISHED.values()}.get(digest, name)
+    name = {entry.sha256: entry.title for entry in PUBLISHED.values()}.get(digest, _printable(name))
     record = CorpusRecord(name=name, origin=origin, path=path, sha256=digest, characters=len(text))
     return Corpus(text=text, record=record)
 
 
 def _read(path: Path, name: str, origin: Origin) -> Corpus:
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            # A run folder may name one, and neither a pipe nor a device needs to have an end.
+            raise InputError(f"the corpus {path} is not a file: save the text in one first")
         data = path.read_bytes()
         text = data.decode("utf-8-sig")  # A byte order mark is not part of the text.
     except OSError as error:
@@ -156,6 +164,11 @@ def _read(path: Path, name: str, origin: Origin) -> Corpus:
             f"offset {error.start}; convert the file to UTF-8 first"
         ) from error
     return _corpus(text, name, origin, str(path.absolute()) if origin == "file" else None)
+
+
+def _printable(name: str) -> str:
+    """Returns a file's name as it can be printed and written: on Linux it may be any bytes."""
+    return "".join(character if character.isprintable() else "?" for character in name)
 
 
 def _verify(data: bytes, published: Published, where: str) -> None:

@@ -2,6 +2,9 @@
 
 import signal
 
+MAX_MESSAGE = 2000
+"""Characters of a message."""
+
 
 class InputError(ValueError):
     """A caller's mistake: what was given, what was expected, what to do.
@@ -10,6 +13,11 @@ class InputError(ValueError):
     class, so that a script can print the message alone, while a fault of the program itself
     still shows its traceback.
     """
+
+    def __init__(self, message: str):
+        """Takes the message, and cuts it short where a stranger's file has put a book into it."""
+        cut = len(message) > MAX_MESSAGE
+        super().__init__(f"{message[:MAX_MESSAGE]}…" if cut else message)
 
 
 class StorageError(OSError):

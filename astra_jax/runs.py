@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from astra_jax import strict_json
 from astra_jax.atomic import write_text
-from astra_jax.config import Preset, differences
+from astra_jax.config import MAX_STEPS, Preset, differences
 from astra_jax.corpus import CorpusRecord
 from astra_jax.environment import describe_environment
 from astra_jax.errors import InputError
@@ -106,13 +107,13 @@ class Run:
                 f"{folder} is not a run folder: it has no {CONFIG}; give the folder that "
                 "scripts/train.py wrote"
             )
-        config = _read_json(folder / CONFIG)
+        config = strict_json.read(folder / CONFIG)
         if not isinstance(config, dict) or config.get("format") != FORMAT:
             raise InputError(
                 f"{folder / CONFIG} is not of format {FORMAT}, which this version reads"
             )
         tokens = folder / VOCABULARY
-        vocabulary = _parse(tokens, Vocabulary.from_dict, _read_json(tokens))
+        vocabulary = _parse(tokens, Vocabulary.from_dict, strict_json.read(tokens))
         preset = _parse(folder / CONFIG, Preset.from_dict, config.get("preset"))
         if len(vocabulary) != preset.model.vocab_size:
             raise InputError(
@@ -124,7 +125,7 @@ class Run:
             preset=preset,
             vocabulary=vocabulary,
             corpus=_parse(folder / CONFIG, CorpusRecord.from_dict, config.get("corpus")),
-            environment=config.get("environment", {}),
+            environment=_parse(folder / CONFIG, _environment, config.get("environment", {})),
             imported_step=_parse(folder / CONFIG, _step, config.get("imported_step", 0)),
         )
 
@@ -202,9 +203,9 @@ class Run:
         """
         path = self.folder / METRICS
         try:
-            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            return [EpochMetrics.from_dict(json.loads(line)) for line in lines]
-        except ValueError as error:
+            lines = strict_json.read_lines(path) if path.exists() else ()
+            return [EpochMetrics.from_dict(line) for line in lines]
+        except InputError as error:
             raise InputError(f"{path} is damaged: {error}") from error
 
     def write_metrics(self, metrics: list[EpochMetrics]) -> None:
@@ -237,8 +238,16 @@ def _claim(folder: Path | None, stem: str) -> Path:
 
 
 def _step(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise InputError(f"imported_step must be a whole number, at least 0, got {value!r}")
+    if type(value) is not int or not 0 <= value <= MAX_STEPS:
+        raise InputError(
+            f"imported_step must be a whole number from 0 to {MAX_STEPS}, got {value!r}"
+        )
+    return value
+
+
+def _environment(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"environment must be an object, got {value!r}")
     return value
 
 
@@ -252,12 +261,3 @@ def _parse(path: Path, parse: Callable[[Any], Parsed], value: Any) -> Parsed:
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error

@@ -103,6 +103,8 @@ class Vocabulary:
         tokens, special = values["tokens"], (values["start_id"], values["end_id"])
         if not (isinstance(tokens, list) and tokens and all(isinstance(t, str) for t in tokens)):
             raise InputError("the tokens of a vocabulary must be a list of strings")
+        if not all(tokens):
+            raise InputError("a token of a vocabulary must not be empty")
         if not all(i is None or (type(i) is int and 0 <= i < len(tokens)) for i in special):
             raise InputError(f"start_id and end_id must be ids of tokens or null, got {special}")
         return cls(tokens=tuple(tokens), start_id=special[0], end_id=special[1])

@@ -1,6 +1,7 @@
 """From any form of a trained model to any other: run folder, .pth, .safetensors; to .onnx."""
 
 import dataclasses
+import itertools
 import re
 import shutil
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from astra_jax.presets import CUSTOM_NAMES, PRESETS, override, same_shape
 from astra_jax.runs import Run
 from astra_jax.training import TrainState
 from astra_jax.vocabulary import Vocabulary, published_vocabulary
-from astra_torch import files, onnx_models
+from astra_torch import files, onnx_models, sidecars
 from astra_torch.files import WeightFile
 from astra_torch.labels import find_contradictions, published_preset
 from astra_torch.training_state import OptimizerState, from_jax, to_jax
@@ -99,8 +100,8 @@ def read(
     reader = READERS.get(source.suffix)
     if source.suffix == ".onnx":
         raise InputError(
-            f"{source}: a .onnx file is for running, not for converting back: give the run "
-            "folder, .pth or .safetensors"
+            f"{source}: a .onnx file is made for other programs, and is not read back: give the "
+            "run folder, .pth or .safetensors that it was made of"
         )
     if reader is None:
         raise InputError(
@@ -128,25 +129,27 @@ def write(trained: TrainedModel, destination: Path) -> None:
 
     Args:
         trained: the model.
-        destination: a new file named .pth, .safetensors or .onnx, or, without a suffix, a new
-            folder.
+        destination: a new file named .pth, .safetensors or .onnx, or, without such a suffix, a
+            new folder.
 
     Raises:
         InputError: the destination exists, cannot be written, or is of no known form; or a .pth
             cannot say where in its schedule the optimizer is.
     """
-    if destination.suffix not in (*READERS, ".onnx", ""):
+    suffix = destination.suffix
+    # What follows the dot of runs/v1.2 is no type of file.
+    if suffix[1:2].isdecimal() or suffix == "" or destination.is_dir():
+        _write_run(trained, destination)
+        return
+    if suffix not in (*READERS, ".onnx"):
         raise InputError(
             f"{destination} must end in .pth or .safetensors, in .onnx for onnxruntime, or have no "
             "suffix for a run folder"
         )
-    if destination.suffix == "":
-        _write_run(trained, destination)
-        return
     try:
-        if destination.suffix == ".safetensors":
+        if suffix == ".safetensors":
             files.write_safetensors(destination, WeightFile(trained.arrays, _own_metadata(trained)))
-        elif destination.suffix == ".onnx":
+        elif suffix == ".onnx":
             file = WeightFile(trained.arrays, _own_metadata(trained))
             onnx_models.write_onnx(destination, file, trained.preset.model, trained.layout)
         else:
@@ -166,7 +169,9 @@ def _write_run(trained: TrainedModel, folder: Path) -> None:
 def write_notebook_files(trained: TrainedModel, folder: Path) -> list[Path]:
     """Writes `{base_name}_v{n}.pth`, n one above the largest there, and its `_latest` copy.
 
-    They hold the weights and no optimizer's state, as the notebooks' own do.
+    They hold the weights and no optimizer's state, as the notebooks' own do, and their hashes
+    stand beside them. Of several processes each takes a number of its own, and the copy is of
+    one of their files.
 
     Raises:
         InputError: the folder cannot be written.
@@ -181,8 +186,11 @@ def write_notebook_files(trained: TrainedModel, folder: Path) -> list[Path]:
         ]
         path = _write_next(trained, folder / base, 1 + max(taken, default=0))
         latest = folder / f"{base}_latest.pth"
+        # Without a hash the file is good, with that of the one before it is not.
+        sidecars.path_of(latest).unlink(missing_ok=True)
         with replacing(latest) as temporary:
             shutil.copyfile(path, temporary)
+        sidecars.write(latest)
     except OSError as error:
         raise InputError(f"cannot write into {folder}: {error.strerror or error}") from error
     return [path, latest]
@@ -190,12 +198,14 @@ def write_notebook_files(trained: TrainedModel, folder: Path) -> list[Path]:
 
 def _write_next(trained: TrainedModel, base: Path, version: int) -> Path:
     """Writes the first version from `version` on that no other export has taken meanwhile."""
-    path = base.with_name(f"{base.name}_v{version}.pth")
-    try:
-        files.write_pth(path, notebook_file(trained, version))
-    except FileExistsError:
-        return _write_next(trained, base, version + 1)
-    return path
+    for number in itertools.count(version):
+        path = base.with_name(f"{base.name}_v{number}.pth")
+        try:
+            files.write_pth(path, notebook_file(trained, number))
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("itertools.count never ends")
 
 
 def notebook_file(trained: TrainedModel, version: int) -> WeightFile:

@@ -3,23 +3,32 @@
 import json
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from astra_jax import strict_json
 from astra_jax.atomic import replacing
 from astra_jax.errors import InputError
+from astra_jax.hashing import hash_arrays
+from astra_torch import pth_archive, sidecars
 from astra_torch.weights import Arrays
 
 OLDEST_SAFE_TORCH = (2, 10)
 """Unpickling with weights_only=True could corrupt memory before it (CVE-2026-24747)."""
 
+MAX_BYTES = 2**34
+"""Of a file: four thousand times the largest of the six models."""
 
-OWN_METADATA = "astra"
-"""The key under which a file has this project's JSON text."""
+MAX_HEADER_BYTES = 2**23
+"""Of a .safetensors file's JSON, which has the metadata and about 100 bytes a tensor."""
+
+OWN_METADATA, HASH = "astra", "sha256"
+"""The keys under which a file has this project's JSON text, and the hash of all that is in it."""
 
 TRAINING = ("optimizer_state_dict", "scheduler_state_dict")
 """The keys under which a .pth has what training goes on from, where it has it."""
@@ -44,19 +53,20 @@ def read_pth(path: Path) -> WeightFile:
     """Reads a checkpoint of the notebooks' form: a dictionary with a `state_dict`.
 
     Raises:
-        InputError: the file cannot be read, is no such checkpoint, or would run code.
+        InputError: the file cannot be read, is no such checkpoint, has changed since it was
+            written, or would run code.
     """
     torch = _import_torch()
-    _require_file(path)
+    require_file(path)
+    checked = pth_archive.repack(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # Of what is refused in the next moment.
+            checkpoint = torch.load(checked, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise InputError(
-            f"{path} is no weight file, or holds more than tensors, text and numbers: such a file "
-            "could run code, and is never loaded"
-        ) from error
+        raise InputError(pth_archive.CODE.format(path)) from error
     except Exception as error:  # The unpickler raises whatever a damaged stream leads it to.
         raise InputError(f"{path} is damaged or no torch file: {_first_line(error)}") from error
+    pth_archive.require_plain(checkpoint, path)
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
@@ -72,49 +82,69 @@ def read_pth(path: Path) -> WeightFile:
     for name, value in metadata.items():
         if not isinstance(name, str) or not isinstance(value, str | int | float):
             raise InputError(f"{path}: {name} must be text or a number, got {type(value).__name__}")
-    own = _parse(metadata.pop(OWN_METADATA, "{}"), path)
     arrays = {name: to_numpy(name, value) for name, value in state.items()}
+    require_unchanged(metadata.pop(HASH, None), arrays, metadata, path, training)
+    own = parse_metadata(metadata.pop(OWN_METADATA, "{}"), path)
     return WeightFile(arrays, own | metadata, training)
 
 
 def write_pth(path: Path, weights: WeightFile, *, overwrite: bool = False) -> None:
     """Writes a checkpoint of the notebooks' form, whole or not at all.
 
+    One with this project's metadata has a hash beside it. The notebooks' own has exactly their
+    keys; its hash stands in a file of its own.
+
     Raises:
         FileExistsError: the file exists and `overwrite` is false.
     """
     torch = _import_torch()
     state = {name: torch.from_numpy(array.copy()) for name, array in weights.arrays.items()}
+    metadata = weights.metadata
+    if OWN_METADATA in metadata:
+        metadata = metadata | {HASH: hash_of(weights.arrays, metadata, weights.training)}
     with replacing(path, overwrite=overwrite) as temporary:
-        torch.save({"state_dict": state, **weights.metadata, **weights.training}, temporary)
+        torch.save({"state_dict": state, **metadata, **weights.training}, temporary)
+    if HASH not in metadata or sidecars.path_of(path).exists():  # One of an earlier file, then.
+        sidecars.write(path)
 
 
 def read_safetensors(path: Path) -> WeightFile:
     """Reads a .safetensors file; metadata is parsed as JSON where it is written by this project.
 
     Raises:
-        InputError: the file cannot be read or is damaged.
+        InputError: the file cannot be read, is damaged, or has changed since it was written.
     """
-    _require_file(path)
+    require_file(path)
+    _require_small_header(path)
     try:
         with safe_open(path, framework="np") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            text = (file.metadata() or {}).get(OWN_METADATA, "{}")
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+            texts = dict(file.metadata() or {})
+            arrays = {}
+            for name in file.keys():  # noqa: SIM118
+                _require_number_type(name, file.get_slice(name).get_dtype())
+                arrays[name] = file.get_tensor(name)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except Exception as error:  # Its own, and numpy's and Rust's of what it lets through.
         raise InputError(
             f"{path} is damaged or no safetensors file: {_first_line(error)}"
         ) from error
-    return WeightFile(arrays, _parse(text, path))
+    require_unchanged(texts.pop(HASH, None), arrays, texts, path)
+    return WeightFile(arrays, parse_metadata(texts.get(OWN_METADATA, "{}"), path))
 
 
 def write_safetensors(path: Path, weights: WeightFile, *, overwrite: bool = False) -> None:
-    """Writes arrays, and the metadata as one JSON text under the key `astra`.
+    """Writes arrays, the metadata as one JSON text under the key `astra`, and a hash.
 
     Raises:
         FileExistsError: the file exists and `overwrite` is false.
     """
+    texts = {OWN_METADATA: to_text(weights.metadata)}
     with replacing(path, overwrite=overwrite) as temporary:
-        save_file(weights.arrays, temporary, metadata={OWN_METADATA: to_text(weights.metadata)})
+        texts[HASH] = hash_of(weights.arrays, texts)
+        save_file(weights.arrays, temporary, metadata=texts)
+    if sidecars.path_of(path).exists():
+        sidecars.write(path)
 
 
 def to_text(metadata: dict[str, Any]) -> str:
@@ -122,14 +152,59 @@ def to_text(metadata: dict[str, Any]) -> str:
     return json.dumps(metadata, ensure_ascii=False)
 
 
-def _parse(text: Any, path: Path) -> dict[str, Any]:
+def parse_metadata(text: Any, path: Path | str) -> dict[str, Any]:
+    """Reads what stands under `OWN_METADATA` in a file.
+
+    Raises:
+        InputError: it is nothing that `strict_json.parse` takes, or no object.
+    """
+    if not isinstance(text, str):
+        raise InputError(f"{path} is damaged: its metadata must be text, got {text!r}")
     try:
-        metadata = json.loads(text)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is damaged: its metadata is no JSON: {error}") from error
+        metadata = strict_json.parse(text)
+    except InputError as error:
+        raise InputError(f"{path} is damaged: its metadata {error}") from error
     if not isinstance(metadata, dict):
         raise InputError(f"{path} is damaged: its metadata must be an object, got {metadata!r}")
     return metadata
+
+
+def hash_of(
+    arrays: Arrays, metadata: dict[str, Any], training: dict[str, Any] | None = None
+) -> str:
+    """Returns the sha256 of all that a file holds: arrays, text and numbers, training state."""
+    everything: Arrays = {f"state_dict/{name}": array for name, array in arrays.items()}
+    plain: dict[str, Any] = {}
+    _sort_out({**metadata, **(training or {})}, "", everything, plain)
+    text = json.dumps(plain, sort_keys=True)
+    return hash_arrays(everything | {"plain": np.frombuffer(text.encode(), np.uint8)})
+
+
+def _sort_out(value: Any, path: str, arrays: Arrays, plain: dict[str, Any]) -> None:
+    """Puts nested values by their paths: tensors into `arrays`, all others into `plain`."""
+    if isinstance(value, dict | list | tuple):
+        plain[path] = len(value)
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            _sort_out(part, f"{path}/{key!r}", arrays, plain)
+    elif hasattr(value, "detach"):
+        arrays[path] = to_numpy(path, value)
+    else:
+        plain[path] = value
+
+
+def require_unchanged(
+    digest: Any,
+    arrays: Arrays,
+    metadata: dict[str, Any],
+    path: Path | str,
+    training: dict[str, Any] | None = None,
+) -> None:
+    """Raises `InputError` if a file has a hash, and it is not that of what it holds."""
+    if digest is not None and digest != hash_of(arrays, metadata, training):
+        raise InputError(
+            f"{path} does not hold what was written: its {HASH} is another; fetch or export it "
+            f"again, or leave the key {HASH!r} out of it if the change was meant"
+        )
 
 
 def _import_torch() -> Any:
@@ -140,13 +215,39 @@ def _import_torch() -> Any:
         raise InputError("a .pth file needs PyTorch: pip install 'torch>=2.10'") from error
     version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
     if version < OLDEST_SAFE_TORCH:
-        raise InputError(f"torch {torch.__version__} is not safe with .pth files: install 2.10")
+        raise InputError(
+            f"torch {torch.__version__} is not safe with .pth files: pip install 'torch>=2.10'"
+        )
     return torch
 
 
-def _require_file(path: Path) -> None:
+def require_file(path: Path) -> None:
+    """Finds out that there is a file, of a size that can be read, and not another than it was.
+
+    Raises:
+        InputError: there is none, it is too large, or `sidecars.verify` finds it changed.
+    """
     if not path.is_file():
         raise InputError(f"there is no file {path}")
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise InputError(f"{path} has {size:,} bytes, more than the {MAX_BYTES:,} that are read")
+    sidecars.verify(path)
+
+
+def _require_small_header(path: Path) -> None:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > MAX_HEADER_BYTES:
+        raise InputError(
+            f"{path} is damaged or no safetensors file: a header of {length:,} bytes, more than "
+            f"the {MAX_HEADER_BYTES:,} that are read"
+        )
+
+
+def _require_number_type(name: str, dtype: str) -> None:
+    if re.fullmatch(r"[FIU](8|16|32|64)|BOOL", dtype) is None:  # As numpy has them.
+        raise InputError(f"{name} is {dtype}, expected F32 or F64: convert it first")
 
 
 def to_numpy(name: str, tensor: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""ONNX: a model as a graph of standard operators, and onnxruntime's own kernels to run it.
+"""ONNX: a model as a graph of standard operators, for other programs to run.
 
 One `GRU` node a layer, with `linear_before_reset=0`: the reset gate acts before the recurrent
 product, as in `astra_jax.gru.gru`. ONNX's z is the share of the old state and ours of the new
@@ -9,7 +9,6 @@ https://onnx.ai/onnx/operators/onnx__GRU.html
 """
 
 import importlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +16,11 @@ import numpy as np
 
 import astra_jax
 from astra_jax.atomic import write_bytes
-from astra_jax.config import ModelConfig, Preset
+from astra_jax.config import ModelConfig
 from astra_jax.errors import InputError
-from astra_jax.vocabulary import Vocabulary
-from astra_torch.files import WeightFile
-from astra_torch.weights import Arrays, Layout
+from astra_torch import sidecars
+from astra_torch.files import HASH, OWN_METADATA, WeightFile, hash_of, to_text
+from astra_torch.weights import Arrays, Layout, entries
 
 if TYPE_CHECKING:
     import onnx
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
 OPSET, IR_VERSION = 17, 8
 """The first operators with LayerNormalization, and the file format of their time (ONNX 1.12):
 runtimes refuse formats newer than themselves, never older ones."""
-
-METADATA_KEY = "astra"
-"""Where the JSON text is, as in a .safetensors file of this project."""
 
 LAYER_NORM_EPSILON = 1e-5
 """PyTorch's default, which the study's LayerNorm has."""
@@ -59,6 +55,8 @@ def write_onnx(
     """
     model = to_onnx(weights.arrays, config, layout, weights.metadata)
     write_bytes(path, model.SerializeToString(), overwrite=overwrite)
+    if sidecars.path_of(path).exists():
+        sidecars.write(path)
 
 
 def to_onnx(
@@ -69,8 +67,8 @@ def to_onnx(
     Inputs are `tokens`, int64 `[batch, time]`, and, if wanted, `h_0`, float32
     `[layers, batch, hidden]`, zeros by default. Outputs are `logits`, `[batch, time, V]`, and
     `h_n`, the layers' last states, to go on from as the next `h_0`. There must be at least one
-    sequence of at least one id, each in `[0, V)`: onnxruntime ends the process over no time at
-    all, and counts negative ids from the end.
+    sequence of at least one id, each in `[0, V)`: over an empty batch, or no time at all,
+    onnxruntime ends the whole process, and negative ids it counts from the end.
 
     All is float32, the one type that onnxruntime's GRU on the CPU has (it declares float64, and
     raises when it runs): float64 arrays are rounded, and a model trained in bfloat16 products is
@@ -80,31 +78,45 @@ def to_onnx(
         arrays: the weights, which `weights.check` has found to fit.
         config: their shape.
         layout: how they are named.
-        metadata: goes along as JSON text under the key `astra`.
+        metadata: goes along as JSON text under the key `astra`, a hash of all under `sha256`.
 
     Raises:
         InputError: the model is too large for the format, or ONNX is not installed.
     """
-    onnx = _import("onnx")
+    onnx = import_extra("onnx")
     if 4 * config.num_parameters > MAX_BYTES:
         raise InputError(
             f"a .onnx file holds at most 2 GiB, this model has {config.num_parameters:,} float32 "
             "parameters: write .safetensors"
         )
-    model = onnx.helper.make_model(
-        _graph(onnx, arrays, config, layout),
-        producer_name="astra-gru",
-        producer_version=astra_jax.__version__,
-        doc_string="GRU language model of characters: the logits of each next one.",
-        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-    )
-    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata, ensure_ascii=False)})
+    constants, texts = _initializers(arrays, config, layout), {OWN_METADATA: to_text(metadata)}
+    texts[HASH] = hash_of(constants, texts)
+    model = assemble(constants, texts, config, layout)
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def _graph(onnx: Any, arrays: Arrays, config: ModelConfig, layout: Layout) -> "onnx.GraphProto":
+def assemble(
+    constants: Arrays, texts: dict[str, str], config: ModelConfig, layout: Layout
+) -> "onnx.ModelProto":
+    """Returns the one graph that a model of a shape has, with given constants and metadata."""
+    onnx = import_extra("onnx")
+    model = onnx.helper.make_model(
+        _graph(onnx, constants, config, layout),
+        producer_name="astra-gru",
+        producer_version=astra_jax.__version__,
+        doc_string=(
+            "GRU language model of characters: the logits of each next one. Give it at least one "
+            "sequence of at least one id: onnxruntime aborts on an empty batch."
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+    onnx.helper.set_model_props(model, texts)
+    return model
+
+
+def _graph(onnx: Any, constants: Arrays, config: ModelConfig, layout: Layout) -> "onnx.GraphProto":
     def value(name: str, *shape: int | str) -> Any:
         kind = onnx.TensorProto.INT64 if name == "tokens" else onnx.TensorProto.FLOAT
         return onnx.helper.make_tensor_value_info(name, kind, shape)
@@ -116,8 +128,7 @@ def _graph(onnx: Any, arrays: Arrays, config: ModelConfig, layout: Layout) -> "o
         inputs=[value("tokens", "batch", "time"), value("h_0", *states)],
         outputs=[value("logits", "batch", "time", config.vocab_size), value("h_n", *states)],
         initializer=[
-            onnx.numpy_helper.from_array(array, name)
-            for name, array in _initializers(arrays, config, layout).items()
+            onnx.numpy_helper.from_array(array, name) for name, array in constants.items()
         ],
     )
 
@@ -184,6 +195,20 @@ def _initializers(arrays: Arrays, config: ModelConfig, layout: Layout) -> dict[s
     return {"one": np.ones(1, np.int64), **rounded}
 
 
+FIXED_CONSTANTS = ("one", "h_0")
+"""The constants that are the same in every model of a shape."""
+
+
+def blank_constants(config: ModelConfig, layout: Layout) -> dict[str, np.ndarray]:
+    """Returns the graph's constants for weights that are all zero."""
+    sizes = dict(V=config.vocab_size, E=config.embedding_dim, H=config.hidden_dim)
+    zeros = {
+        entry.name: np.zeros([sizes[letter] for letter in entry.shape], np.float32)
+        for entry in entries(layout)
+    }
+    return _initializers(zeros, config, layout)
+
+
 def _cell_constants(arrays: Arrays, cell: str) -> Arrays:
     """Returns W `[1, 3H, I]`, R `[1, 3H, H]` and B `[1, 6H]`, for one direction, as ONNX does.
 
@@ -200,129 +225,13 @@ def _cell_constants(arrays: Arrays, cell: str) -> Arrays:
     return {f"{cell}.{name}": value[None] for name, value in constants.items()}
 
 
-class OnnxModel:
-    """A .onnx file of this project in onnxruntime, on the CPU.
-
-    Attributes:
-        preset: the shape and the recipe of the model.
-        vocabulary: its characters.
-    """
-
-    preset: Preset
-    vocabulary: Vocabulary
-
-    def __init__(self, source: Path | bytes, *, num_threads: int | None = None):
-        """Loads a model.
-
-        Args:
-            source: a file, or what would be in it.
-            num_threads: that one operator may use; None leaves it to onnxruntime.
-
-        Raises:
-            InputError: there is no such file, it is damaged or not of this project, or
-                onnxruntime is not installed.
-        """
-        name = str(source) if isinstance(source, Path) else "the ONNX model"
-        if isinstance(source, Path) and not source.is_file():
-            raise InputError(f"there is no file {source}")
-        self._session = _session(source, name, num_threads)
-        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-        if text is None:
-            raise InputError(f"{name} was not written by this project: it has no vocabulary")
-        try:
-            metadata = json.loads(text)
-            self.preset = Preset.from_dict(metadata["preset"])
-            self.vocabulary = Vocabulary.from_dict(metadata["vocabulary"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{name} has unusable metadata: {error}") from error
-
-    def __call__(
-        self, tokens: np.ndarray, h_0: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the logits `[B, T, V]` and the layers' last states `[L, B, H]`, float32.
-
-        Args:
-            tokens: ids `[B, T]`, at least one.
-            h_0: the layers' first states `[L, B, H]`; None is zeros.
-
-        Raises:
-            InputError: the ids or the states are not what they must be.
-        """
-        feeds = _feeds(self.preset.model, tokens, h_0)
-        logits, h_n = self._session.run(["logits", "h_n"], feeds)
-        return logits, h_n
-
-
-def _feeds(model: ModelConfig, tokens: np.ndarray, h_0: np.ndarray | None) -> Arrays:
-    if tokens.ndim != 2 or tokens.size == 0 or tokens.dtype.kind not in "iu":
-        raise InputError(
-            f"tokens must be whole numbers [B, T], at least one, got {tokens.dtype} "
-            f"{list(tokens.shape)}"
-        )
-    if tokens.min() < 0 or tokens.max() >= model.vocab_size:
-        raise InputError(
-            f"tokens must be at least 0 and below {model.vocab_size}, got {tokens.min()} to "
-            f"{tokens.max()}"
-        )
-    if h_0 is None:
-        return {"tokens": tokens.astype(np.int64)}
-    wanted = (model.num_layers, len(tokens), model.hidden_dim)
-    if h_0.shape != wanted:
-        raise InputError(f"h_0 must be [L, B, H] = {list(wanted)}, got {list(h_0.shape)}")
-    return {"tokens": tokens.astype(np.int64), "h_0": h_0.astype(np.float32)}
-
-
-def _session(source: Path | bytes, name: str, num_threads: int | None) -> Any:
-    runtime = _import("onnxruntime")
-    options = runtime.SessionOptions()
-    # What fails is raised; the rest is a warning that the default of h_0 is no constant.
-    options.log_severity_level = 4
-    if num_threads is not None:
-        options.intra_op_num_threads = num_threads
-    model = source if isinstance(source, bytes) else str(source)
-    try:
-        return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # Its exceptions have no other class in common.
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{name} is damaged or no ONNX file: {reason}") from error
-
-
-def continue_greedily(
-    model: OnnxModel, prompt: np.ndarray, num_steps: int, *, stateful: bool = True
-) -> np.ndarray:
-    """Continues N prompts by the most likely ids, as `astra_jax.sampling.continue_ids` does.
-
-    Args:
-        model: what predicts.
-        prompt: ids `[N, P]`, at least one each.
-        num_steps: S, new ids of each, at least one.
-        stateful: whether the state is carried; if not, each step sees the newest id alone.
-
-    Returns:
-        New ids `[N, S]`.
-
-    Raises:
-        InputError: the prompt has no ids of the model, or no steps are asked for.
-    """
-    if num_steps < 1:
-        raise InputError(f"num_steps must be at least 1, got {num_steps}")
-    ids = prompt if stateful else prompt[:, -1:]
-    state, new = None, []
-    for _ in range(num_steps):
-        logits, last = model(ids, state)
-        ids = logits[:, -1:].argmax(axis=-1)
-        state = last if stateful else None
-        new.append(ids)
-    return np.concatenate(new, axis=1)
-
-
 def require_onnx() -> None:
     """Raises `InputError` if the optional extra is not installed."""
     for name in ("onnx", "onnxruntime"):
-        _import(name)
+        import_extra(name)
 
 
-def _import(name: str) -> Any:
+def import_extra(name: str) -> Any:
     """Returns a module of the optional extra."""
     try:
         return importlib.import_module(name)

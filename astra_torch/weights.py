@@ -176,6 +176,7 @@ def check(arrays: Arrays, source: str) -> tuple[Layout, ModelConfig]:
             is not float32 or float64 throughout, or a value is not finite. The message names
             all that is wrong with the names, or else all that is wrong with the arrays.
     """
+    _require_own_names(arrays, source)
     layout = _identify(arrays)
     wanted = {entry.name for entry in entries(layout)}
     missing, extra = sorted(wanted - set(arrays)), sorted(set(arrays) - wanted)
@@ -203,6 +204,19 @@ def check(arrays: Arrays, source: str) -> tuple[Layout, ModelConfig]:
     if faults:
         raise InputError(f"{source} cannot be used: {'; '.join(faults[:4])}{_more(faults, 4)}")
     return layout, config
+
+
+WRAPPERS = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
+"""What torch puts before every name while a model is inside something else."""
+
+
+def _require_own_names(arrays: Arrays, source: str) -> None:
+    for prefix, wrapper in WRAPPERS.items():
+        if any(name.startswith(prefix) for name in arrays):
+            raise InputError(
+                f"{source} has names that begin with {prefix!r}, as {wrapper} makes them: save "
+                f"model.{prefix}state_dict(), or remove the prefix from every name"
+            )
 
 
 def _identify(arrays: Arrays) -> Layout:

@@ -25,7 +25,8 @@ from astra_jax.vocabulary import Vocabulary, published_vocabulary
 from astra_torch import conversion, onnx_models, sampling
 from astra_torch.conversion import TrainedModel
 from astra_torch.models import GRULanguageModel, build_model
-from astra_torch.onnx_models import OnnxModel, continue_greedily, to_onnx
+from astra_torch.onnx_models import to_onnx
+from astra_torch.onnx_runtime import OnnxModel, continue_greedily
 from astra_torch.parity import random_case
 from astra_torch.tolerances import FLOAT32_EPSILON, FLOAT32_FACTOR, FLOAT64
 from astra_torch.weights import Arrays, find_layout
@@ -325,7 +326,7 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="there is no file"):
         OnnxModel(path)
     conversion.write(trained(), path)
-    with pytest.raises(InputError, match="for running, not for converting back"):
+    with pytest.raises(InputError, match="made for other programs, and is not read back"):
         conversion.read(path)
     whole = path.read_bytes()
     for length in np.linspace(0, len(whole) - 1, 25, dtype=int):

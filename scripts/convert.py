@@ -30,7 +30,7 @@ class Arguments:
     source: Positional[Path]
     """A run folder, or a file named .pth or .safetensors."""
     destination: Annotated[Positional[Path | None], default("none")] = None
-    """A new .pth, .safetensors or .onnx file, or, without a suffix, a new run folder."""
+    """A new .pth, .safetensors or .onnx file, or, without such a suffix, a new run folder."""
     notebook_dir: Annotated[Path | None, default("none")] = None
     """Write NAME_v{n}.pth and NAME_latest.pth here, as the notebooks do."""
     trust_shapes: bool = False

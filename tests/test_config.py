@@ -31,19 +31,21 @@ TRAIN: dict[str, Any] = dict(
 PRESET: dict[str, Any] = PRESETS["names", "gamma"].to_dict()
 CLASSES = [(ModelConfig, MODEL), (DataConfig, DATA), (TrainConfig, TRAIN), (Preset, PRESET)]
 
-counts = st.integers(min_value=1, max_value=2**40)
+counts = st.integers(min_value=1, max_value=2**16)
+layers = st.integers(min_value=1, max_value=2**8)
+epochs = st.integers(min_value=1, max_value=2**15 - 1)
 rates = st.floats(min_value=0, max_value=1e300)
 fractions = st.floats(min_value=0, max_value=1, exclude_min=True, exclude_max=True)
 FIELDS: dict[str, st.SearchStrategy[Any]] = dict(
     embedding_dim=counts,
     hidden_dim=counts,
-    num_layers=counts,
+    num_layers=layers,
     dropout=fractions,
     layer_norm=st.booleans(),
     batch_size=counts,
     seq_len=counts,
     train_fraction=fractions,
-    epochs=counts,
+    epochs=epochs,
     steps_per_epoch=st.none() | counts,
     learning_rate=rates,
     schedule=st.sampled_from(["cosine", "constant"]),
@@ -158,15 +160,30 @@ def test_config_refuses_a_value_of_another_type(field: str, value: Any, expected
         ("learning_rate", -1e-9, "at least 0"),
         ("weight_decay", -1e-9, "at least 0"),
         ("clip", 0.0, "positive (0 on the command line turns it off)"),
+        ("vocab_size", 2**18 + 1, "at most 262,144"),
+        ("hidden_dim", 2**40, "at most 65,536"),
+        ("num_layers", 10**9, "at most 256"),
+        ("epochs", 100_001, "at most 100,000"),
+        ("steps_per_epoch", 2**24, "at most 2,147,483,647 in all epochs"),
         ("seed", -1, "at least 0 and below 2**32"),
         ("seed", 2**32, "at least 0 and below 2**32"),
     ],
 )
 def test_config_refuses_a_value_out_of_range(field: str, value: Any, expected: str) -> None:
     cls, values = field_of(field)
+    values = values | (dict(epochs=1000) if field == "steps_per_epoch" else {})
     with pytest.raises(InputError) as error:
         cls.from_dict(values | {field: value})
     assert str(error.value) == f"{field} must be {expected}, got {value!r}"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("title", "\x1b[2J"), ("title", "a\nb"), ("title", "x" * 65), ("name", "x" * 65)],
+)
+def test_a_preset_has_a_name_that_can_be_printed(field: str, value: str) -> None:
+    with pytest.raises(InputError, match=f"{field} must be "):
+        Preset.from_dict(PRESET | {field: value})
 
 
 def test_config_takes_the_ends_of_its_ranges() -> None:

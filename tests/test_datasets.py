@@ -91,6 +91,18 @@ def test_windows_of_an_epoch_follow_from_the_key() -> None:
     assert data.estimate_rows(KEY).shape == (1, 8)  # One batch, as the notebook.
 
 
+@given(words=st.lists(st.text("abcdé漢", min_size=1, max_size=6), min_size=1, max_size=8))
+@settings(max_examples=40, deadline=None)
+def test_padded_words_of_any_letters_still_say_what_they_were(words: list[str]) -> None:
+    vocabulary = Vocabulary.of_words(words)
+    inputs, targets = pad_words(words, vocabulary, 7)
+    assert inputs.shape == targets.shape == (len(words), 7)
+    for word, read, wanted in zip(words, inputs, targets, strict=True):
+        assert vocabulary.decode(read) == word + "<PAD>" * (7 - len(word))
+        assert vocabulary.decode(wanted[: len(word)]) == word[1:] + "."
+        assert (wanted[len(word) :] == IGNORE).all()
+
+
 def test_words_are_laid_out_as_in_the_study() -> None:
     # seq = letters + end; x = seq[:-1] padded with 0, y = seq[1:] padded with -100.
     inputs, targets = pad_words(["emma", "z"], published_vocabulary("names"), 6)

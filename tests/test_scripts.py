@@ -423,6 +423,10 @@ def test_convert_all_the_way_round_changes_no_bit(trained: Trained, tmp_path: Pa
         assert len({succeed("sample.py", source, *strategy) for source in sources}) == 1
 
 
+def with_hash(name: str) -> list[str]:
+    return [name, f"{name}.sha256"]
+
+
 def test_convert_numbers_the_notebooks_files(trained: Trained, tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "saved_models"
     for number in (1, 2):
@@ -436,9 +440,10 @@ def test_convert_numbers_the_notebooks_files(trained: Trained, tmp_path: Path) -
     succeed("convert.py", trained.text, "--notebook-dir", folder)
     assert sorted(path.name for path in folder.iterdir()) == [
         "Astra_custom_beta_v30.pth",
-        "Astra_custom_latest.pth",
-        "Astra_custom_v1.pth",
-        "Astra_custom_v10.pth",
+        *with_hash("Astra_custom_latest.pth"),
+        *with_hash("Astra_custom_v1.pth"),
+        *with_hash("Astra_custom_v10.pth"),
+        "Astra_custom_v2.pth.sha256",
         "Astra_custom_v9.pth",
     ]
     newest = folder / "Astra_custom_v10.pth"
@@ -556,6 +561,7 @@ def test_damaged_weights_are_refused(
     change, message = DAMAGES[damage]
     path = tmp_path / f"damaged{suffix}"
     checkpoint = torch.load(trained.pth, weights_only=True)
+    del checkpoint["sha256"]  # Which would be the first to tell.
     change(checkpoint["state_dict"])
     if suffix == ".pth":
         torch.save(checkpoint, path)
@@ -633,8 +639,8 @@ REFUSALS: list[tuple[str, str, str]] = [
     ("train.py", "--hidden-dim 0", "hidden_dim must be positive, got 0"),
     (
         "train.py",
-        "--hidden-dim 10000000",
-        r"needs about 8\.4 PB \(.*\), this machine has .*: take",
+        "--hidden-dim 65536 --num-layers 256",
+        r"needs about 192\.6 TB \(.*\), this machine has .*: take",
     ),
     ("train.py", "--resume RUN --dry-run", "leave out --dry-run"),
     ("train.py", "--dropout 1", "dropout must be at least 0 and below 1, got 1.0"),
@@ -664,6 +670,11 @@ REFUSALS: list[tuple[str, str, str]] = [
     ("sample.py", "missing.pth", "there is no file missing.pth"),
     ("sample.py", "missing", "missing is neither a run folder nor a file named .pth or .safe"),
     ("sample.py", "short.txt", "short.txt is neither a run folder nor a file named .pth or"),
+    (
+        "sample.py",
+        "x.onnx",
+        "x.onnx: a .onnx file is made for other programs, and is not",
+    ),
     ("sample.py", "PTH --corpus short.txt", "65 classes, the vocabulary of short.txt has 2"),
     ("convert.py", "RUN", "nothing to write: give a destination or --notebook-dir"),
     ("convert.py", "RUN taken.pth", "taken.pth exists already: choose another name"),

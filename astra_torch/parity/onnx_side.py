@@ -1,7 +1,8 @@
 """What ONNX Runtime computes from a case: kernels that nobody here wrote."""
 
 from astra_jax.vocabulary import Vocabulary
-from astra_torch.onnx_models import OnnxModel, to_onnx
+from astra_torch.onnx_models import to_onnx
+from astra_torch.onnx_runtime import OnnxModel
 from astra_torch.parity.cases import Case
 from astra_torch.parity.checks import float32_bounds, measure_float32
 from astra_torch.parity.comparison import ParityReport, compare

@@ -15,7 +15,7 @@ from astra_jax.sampling import continue_ids as jax_continue
 from astra_torch import tolerances
 from astra_torch.models import GRULanguageModel as TorchModel
 from astra_torch.models import build_model
-from astra_torch.onnx_models import continue_greedily
+from astra_torch.onnx_runtime import continue_greedily
 from astra_torch.parity.cases import Case
 from astra_torch.parity.onnx_side import onnx_model
 from astra_torch.parity.quantities import ParityDtype

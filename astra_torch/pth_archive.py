@@ -1,0 +1,173 @@
+"""A stranger's .pth, before torch's unpickler and after it.
+
+Such a file is a zip archive: a pickle of the whole dictionary, and each tensor's bytes as a record
+of its own. `weights_only=True` sees to it that no code is run. Here it is seen to that few bytes
+do not claim many, and that what torch reads is what was looked at: the records that count are
+read, compared with their checksums, and copied into an archive of our own making.
+"""
+
+import io
+import pickletools
+import re
+import struct
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from astra_jax.errors import InputError
+from astra_jax.strict_json import MAX_WHOLE
+
+MAX_PICKLE_BYTES = 2**22
+"""Of the dictionary without its tensors' values, about 150 bytes a tensor."""
+
+MAX_DIRECTORY_BYTES = 2**23
+"""Of the archive's list of records, about 100 bytes a tensor."""
+
+MAX_PARTS = 2**18
+"""Of the dictionary and all that is in it."""
+
+MAX_DEPTH = 16
+
+_NUMBERS = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
+_GLOBALS = {
+    "collections OrderedDict",
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_parameter",
+    *(f"torch {name}Storage" for name in _NUMBERS),
+}
+"""What a checkpoint names: dictionaries, and dense tensors of numbers."""
+
+_WRITTEN = """
+PROTO STOP MARK GLOBAL REDUCE BUILD BINPERSID BINPUT LONG_BINPUT BINGET LONG_BINGET
+EMPTY_DICT SETITEM SETITEMS EMPTY_LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3
+NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE
+"""
+_OPCODES = frozenset(_WRITTEN.split())
+"""What torch.save writes: no other opcode needs to be understood."""
+
+CODE = (
+    "{} is no weight file, or holds more than tensors, text and numbers: such a file could run "
+    "code, and is never loaded"
+)
+
+_END, _END_64 = b"PK\x05\x06", b"PK\x06\x06"
+
+
+def repack(path: Path) -> io.BytesIO:
+    """Returns what of a .pth torch may read, in a new archive.
+
+    Raises:
+        InputError: it is damaged, claims more than it holds, or could run code.
+    """
+    try:
+        with path.open("rb") as file:
+            _require_small_directory(file)
+            with zipfile.ZipFile(file) as archive:
+                return _copy(archive, path)
+    except InputError:
+        raise
+    except Exception as error:  # Many, where an archive is damaged.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} is damaged or no torch file: {reason}") from error
+
+
+def _require_small_directory(file: IO[bytes]) -> None:
+    """Looks at the archive's end: `zipfile` makes an object for each record that is listed."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size - 98))
+    tail = file.read()
+    if tail[-22:-18] != _END or tail[-2:] != b"\0\0":
+        raise ValueError("it does not end as torch's archives do")
+    (listed,) = struct.unpack("<I", tail[-10:-6])
+    if tail[:4] == _END_64:
+        (listed,) = struct.unpack("<Q", tail[40:48])
+    if listed > MAX_DIRECTORY_BYTES:
+        raise ValueError(f"its directory of {listed:,} bytes is larger than any checkpoint's")
+
+
+def _copy(archive: zipfile.ZipFile, path: Path) -> io.BytesIO:
+    records = archive.infolist()
+    names = [record.filename for record in records]
+    roots = [
+        name.removesuffix("data.pkl") for name in names if re.fullmatch(r"[^/]+/data\.pkl", name)
+    ]
+    if len(roots) != 1 or len(set(names)) != len(names):
+        raise ValueError("it must have one data.pkl, and every record once")
+    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        raise ValueError("it is compressed, which torch.save does not do: unpack it first")
+    claimed, size = sum(record.file_size for record in records), path.stat().st_size
+    if claimed > size:
+        raise ValueError(f"it claims {claimed:,} bytes and has {size:,}")
+    wanted = re.compile(re.escape(roots[0]) + r"(data\.pkl|version|byteorder|data/\d+)")
+    copy = io.BytesIO()
+    with zipfile.ZipFile(copy, "w") as new:
+        for record in records:
+            match = wanted.fullmatch(record.filename)
+            if match is None:
+                continue
+            data = archive.read(record)  # Compared with its CRC, which torch leaves alone.
+            if match[1] == "data.pkl":
+                _require_plain_pickle(data, path)
+            new.writestr(f"archive/{match[1]}", data)
+    copy.seek(0)
+    return copy
+
+
+def _require_plain_pickle(data: bytes, path: Path) -> None:
+    if len(data) > MAX_PICKLE_BYTES:
+        raise ValueError(f"its dictionary of {len(data):,} bytes is larger than any checkpoint's")
+    for opcode, argument, _ in pickletools.genops(data):
+        named = opcode.name == "GLOBAL" and argument not in _GLOBALS
+        if named or opcode.name not in _OPCODES:
+            raise InputError(CODE.format(path))
+        if isinstance(argument, int) and abs(argument) > MAX_WHOLE:
+            raise ValueError("it has a whole number that does not fit into 64 bits")
+        if isinstance(argument, str):
+            argument.encode()  # Half a surrogate pair is no text.
+
+
+def require_plain(checkpoint: Any, path: Path) -> None:
+    """Finds out that an unpickled checkpoint is a small tree of ordinary tensors, text and numbers.
+
+    Args:
+        checkpoint: what torch has made of the file.
+        path: where it is, for messages.
+
+    Raises:
+        InputError: something in it is of another type or contains itself, or tensors show more
+            values than the file has.
+    """
+    import torch
+
+    shown = 0
+    for leaf in _leaves(checkpoint, path):
+        if type(leaf) in (torch.Tensor, torch.nn.Parameter):
+            if leaf.layout != torch.strided or leaf.device.type != "cpu" or leaf.is_quantized:
+                raise InputError(f"{path} has a tensor that is not dense: {leaf.layout}")
+            shown += leaf.numel() * leaf.element_size()
+        elif leaf is not None and type(leaf) not in (str, int, float, bool):
+            raise InputError(f"{path} has a {type(leaf).__name__}, expected tensors, text, numbers")
+    if shown > (size := path.stat().st_size):
+        raise InputError(
+            f"{path} has tensors of {shown:,} bytes in a file of {size:,}: some show values of "
+            "others, or one value many times; save copies of them, by tensor.clone()"
+        )
+
+
+def _leaves(value: Any, path: Path) -> Iterator[Any]:
+    """Yields what nested containers hold, keys too; of a tree, where a pickle can be any graph."""
+    waiting, parts = [(value, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        if not isinstance(value, dict | list | tuple):
+            yield value
+            continue
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        parts += len(inner)
+        if parts > MAX_PARTS or depth == MAX_DEPTH:
+            raise InputError(
+                f"{path} is no checkpoint: its dictionary has more than {MAX_PARTS:,} parts, or "
+                f"is nested deeper than {MAX_DEPTH}"
+            )
+        waiting += [(part, depth + 1) for part in inner]

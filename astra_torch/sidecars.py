@@ -1,0 +1,52 @@
+"""FILE.sha256 beside a file that has no place for a hash; `sha256sum -c` reads it too."""
+
+import hashlib
+import re
+from pathlib import Path
+
+from astra_jax.atomic import write_text
+from astra_jax.errors import InputError
+
+
+def path_of(path: Path) -> Path:
+    """Returns where the hash of a file stands."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def write(path: Path) -> None:
+    """Writes the hash of a file beside it.
+
+    Another process may replace the file meanwhile, and write the hash of its own: whoever is the
+    last to write has looked once more, so that in the end file and hash belong together.
+    """
+    digest = None
+    while digest != (digest := _digest(path)):
+        name = path.name.replace("\\", "\\\\").replace("\n", "\\n")
+        escaped = "\\" if name != path.name else ""  # As GNU's sha256sum marks such a line.
+        write_text(path_of(path), f"{escaped}{digest}  {name}\n")
+
+
+def verify(path: Path) -> None:
+    """Compares a file with the hash beside it, if there is one.
+
+    Raises:
+        InputError: the file is not the one that the hash is of, or what is there is no hash.
+    """
+    beside = path_of(path)
+    if not beside.exists():
+        return
+    if not beside.is_file() or beside.stat().st_size > 5000:
+        raise InputError(f"{beside} is no line of sha256sum: remove it")
+    line = re.fullmatch(rb"\\?([0-9a-fA-F]{64}) [ *][^\n]+\n?", beside.read_bytes())
+    if line is None:
+        raise InputError(f"{beside} is no line of sha256sum: remove it")
+    if line[1].decode().lower() != _digest(path):
+        raise InputError(
+            f"{path} is damaged: its sha256 is not the one in {beside.name}; fetch or export it "
+            "again, or remove that file if the change was meant"
+        )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
