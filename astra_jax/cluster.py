@@ -81,8 +81,8 @@ def local(tree: Tree) -> Tree:
 class Placement:
     """Data parallelism: every device has the state, and its share of each batch.
 
-    The training step is the same program on one device and on many; the compiler finds from
-    where its arguments lie that gradients are to be summed over the devices.
+    The training step is one function on one device and on many; where its arguments lie decides
+    which of them compute.
 
     Attributes:
         mesh: the devices, along one axis.
@@ -112,6 +112,11 @@ class Placement:
                 "--batch-size or --devices that divides"
             )
         return cls(Mesh(np.array(found[:count]), ("data",)))
+
+    @property
+    def mesh_of_several(self) -> Mesh | None:
+        """The mesh, if it is of more than one device."""
+        return self.mesh if self.mesh.size > 1 else None
 
     def replicate(self, tree: Tree) -> Tree:
         """Returns the arrays on every device."""

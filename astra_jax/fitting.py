@@ -139,11 +139,11 @@ class _Loop:
         self.run_folder, self.preset, self.options = run, run.preset, options
         self.split, self.progress, self.saver, self.stop = split, progress, saver, stop
         self.steps = steps_in_epoch(run.preset, split.train)
-        self.trainer = Trainer(run.preset, self.steps)
+        self.place = cluster.Placement.of(options.devices, run.preset.data.batch_size)
+        self.trainer = Trainer(run.preset, self.steps, self.place.mesh_of_several)
         self.keys = Keys.from_seed(run.preset.train.seed)
         self.learning_rate = learning_rate_schedule(run.preset.train, self.steps)
         self.step_chars = run.preset.data.batch_size * run.preset.data.seq_len
-        self.place = cluster.Placement.of(options.devices, run.preset.data.batch_size)
         self.train_data, self.validation_data = map(self.place.replicate, split[:2])
         self.dropout_key = self.place.replicate(self.keys.dropout)
         self.pace = _Pace()

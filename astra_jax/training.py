@@ -10,6 +10,8 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from astra_jax.config import Preset
@@ -88,10 +90,12 @@ class Trainer:
     Attributes:
         preset: the model and the recipe.
         steps_per_epoch: the length of an epoch, which decides the learning rates.
+        mesh: devices that share each batch, along the axis `data`; None is one device.
     """
 
     preset: Preset
     steps_per_epoch: int
+    mesh: Mesh | None = None
 
     @functools.cached_property
     def graph(self) -> nnx.GraphDef[GRULanguageModel]:
@@ -131,7 +135,27 @@ class Trainer:
         self, params: nnx.State, batch: Batch, keep: Bool[Array, "L T B H"] | None
     ) -> tuple[Float[Array, ""], nnx.State]:
         """Returns the loss of a batch and the gradient of every parameter, not clipped."""
-        return jax.value_and_grad(self.loss)(params, batch, keep)
+        if self.mesh is None:
+            return jax.value_and_grad(self.loss)(params, batch, keep)
+        # Left to itself, the compiler sums over the devices at every character of the backward
+        # pass. So each device goes through its share alone, and there is one sum at the end.
+        return jax.shard_map(
+            self._summed_shares,
+            mesh=self.mesh,
+            in_specs=(P(), P("data"), P(None, None, "data")),
+            out_specs=P(),
+            check_vma=False,
+        )(params, batch, keep)
+
+    def _summed_shares(
+        self, params: nnx.State, batch: Batch, keep: Bool[Array, "L T B H"] | None
+    ) -> tuple[Float[Array, ""], nnx.State]:
+        def share(params: nnx.State) -> Float[Array, ""]:
+            logits, _ = nnx.merge(self.graph, params)(batch.inputs, keep=keep)
+            total, count = cross_entropy_sum(logits, batch.targets)
+            return total / lax.psum(count, "data").astype(total.dtype)
+
+        return lax.psum(jax.value_and_grad(share)(params), "data")
 
     def apply_gradients(self, state: TrainState, grads: nnx.State) -> TrainState:
         """Clips, and takes the update rule's step."""

@@ -1,0 +1,136 @@
+"""Several devices and several processes do what one does, but for the order of their sums."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from astra_jax import cluster, experiments, fitting
+from astra_jax.errors import InputError
+from astra_jax.fitting import FitOptions
+from astra_jax.metrics import EpochMetrics
+from astra_jax.presets import override
+from astra_jax.runs import Run
+from astra_jax.training import Trainer
+from astra_torch.tolerances import FLOAT64
+from tests.commands import SCRIPTS
+from tests.trainings import TEXT, WORDS, Begin, Silent, Train, without_times
+
+PRESET = override(TEXT, dtype="float64", batch_size=8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _optimized() -> Iterator[None]:
+    """As the processes compile that are started here: without, float64 is 1e-10 off."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def assert_near(lines: list[EpochMetrics], others: list[EpochMetrics]) -> None:
+    """Holds metrics to float64's rounding, and sees that it did round differently somewhere."""
+    values, expected = (
+        np.array([list(line.to_dict().values()) for line in without_times(each)])
+        for each in (lines, others)
+    )
+    np.testing.assert_allclose(values, expected, rtol=FLOAT64, atol=0)
+
+
+@pytest.mark.parametrize(
+    "preset",
+    [PRESET, override(WORDS, dtype="float64", layer_norm=False)],
+    ids=["text", "words"],
+)
+def test_two_devices_train_as_one_does_and_hold_the_same_state(
+    preset, begin: Begin, train: Train, monkeypatch: pytest.MonkeyPatch
+):
+    states = []
+    run_steps = Trainer.run_steps
+
+    def spy(*args: object, **kwargs: object):
+        states.append(run_steps(*args, **kwargs))
+        return states[-1]
+
+    one = train(preset, "one")
+    run, split = begin(preset, "two")
+    monkeypatch.setattr(Trainer, "run_steps", spy)
+    fitting.fit(run, split, Silent(), FitOptions(devices=2))
+    assert_near(run.metrics(), one.metrics())
+    for leaf in jax.tree.leaves(states[-1][0]):
+        first, second = (shard.data for shard in leaf.addressable_shards)
+        assert first.shape == leaf.shape
+        assert np.asarray(first).tobytes() == np.asarray(second).tobytes()
+
+
+def test_a_run_goes_on_on_another_number_of_devices(begin: Begin, train: Train):
+    one = train(PRESET, "one")
+    run, split = begin(PRESET, "parts")
+    stop = Silent()
+    stop.epoch = lambda metrics: signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(fitting.StoppedError):
+        fitting.fit(run, split, stop, FitOptions(devices="all"))
+    fitting.fit(*experiments.resume(run.folder), Silent(), FitOptions(devices=1))
+    assert_near(run.metrics(), one.metrics())
+
+
+def test_impossible_numbers_of_devices_are_refused():
+    with pytest.raises(InputError, match=r"--devices 3 is not possible: this training has 2 \(CPU"):
+        cluster.Placement.of(3, 6)
+    with pytest.raises(InputError, match="a batch of 7 cannot be shared by 2 devices"):
+        cluster.Placement.of("all", 7)
+    with pytest.raises(InputError, match="at least 0 and below --num-processes 2, got 2"):
+        cluster.connect("localhost:1", 2, 2)
+
+
+def command(run: Run, out: Path, *more: str) -> list[str]:
+    assert run.corpus.path
+    flags = "--model beta --embedding-dim 4 --hidden-dim 8 --batch-size 8 --seq-len 16 --epochs 2"
+    flags += " --steps-per-epoch 7 --dtype float64 --no-compile-cache --corpus"
+    script = [sys.executable, str(SCRIPTS / "train.py")]
+    return [*script, *flags.split(), run.corpus.path, "--out", str(out), *more]
+
+
+def test_eight_devices_train_as_one_does(train: Train, tmp_path: Path):
+    one = train(PRESET, "one")
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    subprocess.run(
+        command(one, tmp_path / "eight", "--devices", "8"), env=os.environ | flags, check=True
+    )
+    eight = Run.open(tmp_path / "eight")
+    assert eight.preset == one.preset
+    assert_near(eight.metrics(), one.metrics())
+
+
+def test_two_processes_train_as_one_stop_together_and_go_on_alone(train: Train, tmp_path: Path):
+    one = train(override(PRESET, epochs=3), "one")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    out = tmp_path / "two"
+    processes = []
+    for number in ("0", "1"):
+        flags = ["--coordinator", address, "--num-processes", "2", "--process-id", number]
+        flags += ["--epochs", "3", "--checkpoint-every", "1"]
+        environment = os.environ | {"XLA_FLAGS": ""}
+        processes.append(
+            subprocess.Popen(
+                command(one, out, *flags), env=environment, stderr=subprocess.PIPE, text=True
+            )
+        )
+    deadline = time.monotonic() + 120
+    while not list(out.glob("checkpoints/[0-9]")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    processes[1].send_signal(signal.SIGTERM)  # One of them is told, and both stop.
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    codes = [process.returncode for process in processes]
+    assert codes in ([143, 143], [0, 0]), errors  # It may have been too late.
+    fitting.fit(*experiments.resume(out), Silent())
+    assert_near(Run.open(out).metrics(), one.metrics())
