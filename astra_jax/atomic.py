@@ -41,6 +41,10 @@ def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
         else:
             _rename_to_new(temporary, path)
         _sync_folder(path.parent)
+    except OSError as error:
+        if error.filename is None:  # A full disk does not say where it is full.
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

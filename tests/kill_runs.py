@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +64,18 @@ def main() -> None:
     sys.exit(bool(values["not_equal"]) or not outcomes)
 
 
-def kill_runs(kills: int, seed: int) -> list[dict[str, Any]]:
+def kill_runs(
+    kills: int, seed: int, recipes: Sequence[str] = tuple(RECIPES)
+) -> list[dict[str, Any]]:
     """Returns, for each kill, when it came and what was different in the end."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        wholes = {recipe: Run.open(_train(recipe, folder)) for recipe in RECIPES}
+        wholes = {recipe: Run.open(_train(recipe, folder)) for recipe in recipes}
         seconds = _seconds(folder)
         outcomes = []
         for number in range(kills):
-            recipe = rng.choice(list(RECIPES))
+            recipe = rng.choice(recipes)
             run = folder / f"killed {number}"
             kind = KINDS[number % len(KINDS)]
             moment = _kill(recipe, folder, run, rng, seconds, kind)

@@ -20,6 +20,7 @@ from astra_jax.presets import override
 from astra_jax.progress import Snapshot
 from astra_jax.runs import Run
 from astra_jax.saving import SavePolicy
+from tests.kill_runs import kill_runs
 from tests.trainings import TEXT, WORDS, Begin, Silent, Train, final_params, without_times
 
 
@@ -199,3 +200,9 @@ def test_sums_do_not_depend_on_where_they_were_interrupted():
     for part in np.array_split(values, [1, 17, 400], axis=1):
         parts = parts.add(*part)
     assert whole == parts
+
+
+def test_runs_that_are_killed_end_as_those_that_are_not():
+    outcomes = kill_runs(2, seed=0, recipes=["adam"])
+    assert [outcome["differences"] for outcome in outcomes] == [[], []]
+    assert "after its end" not in {outcome["moment"] for outcome in outcomes}
