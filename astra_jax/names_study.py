@@ -44,7 +44,9 @@ SETTINGS: dict[str, dict[str, bool]] = {
 NUM_NAMES = 5000
 """Generated names whose first letters are counted."""
 
-MEASURES, FIGURE = "names-fix.json", "first-letters.png"
+MEASURES, FIGURE, README = "names-fix.json", "first-letters.png", "README.md"
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+"""What stands between these lines of a README.md beside the measures is written here."""
 
 
 @dataclass(frozen=True)
@@ -215,8 +217,17 @@ def _write(out: Path, record: dict[str, Any]) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / MEASURES, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     shares = {"the corpus": record["first_letters"]}
-    shares |= {name: record["settings"][name]["first_letters"] for name in ("notebook", "both")}
-    return [out / MEASURES, draw_first_letters(shares, out / FIGURE)]
+    shares |= {
+        name: record["settings"][name]["first_letters"] for name in ("notebook", "start token")
+    }
+    written = [out / MEASURES, draw_first_letters(shares, out / FIGURE)]
+    readme = out / README
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    before, begin, rest = text.partition(BEGIN)
+    if begin:
+        write_text(readme, f"{before}{BEGIN}\n\n{table(record)}\n\n{END}{rest.partition(END)[2]}")
+        written.append(readme)
+    return written
 
 
 def table(record: dict[str, Any]) -> str:

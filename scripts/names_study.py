@@ -21,7 +21,7 @@ class Arguments:
 
     runs: Path = Path("runs/names-fix")
     """Folder of the four runs; those that are there go on, or are done."""
-    out: Path
+    out: Annotated[Path | None, default("the folder of the runs")] = None
     """Folder for the measures and the figure."""
     epochs: Annotated[int | None, default("35, the preset's")] = None
     """Epochs of each training."""
@@ -34,7 +34,7 @@ def main(arguments: Arguments) -> None:
     with ConsoleProgress() as progress:
         written = names_study.study(
             arguments.runs,
-            arguments.out,
+            arguments.out or arguments.runs,
             progress,
             epochs=arguments.epochs,
             corpus=arguments.corpus,

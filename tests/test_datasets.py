@@ -98,7 +98,7 @@ def test_windows_of_an_epoch_follow_from_the_key() -> None:
 @settings(max_examples=40, deadline=None)
 def test_padded_words_of_any_letters_still_say_what_they_were(words: list[str]) -> None:
     vocabulary = Vocabulary.of_words(words)
-    inputs, targets = pad_words(words, vocabulary, 7)
+    inputs, targets = pad_words(words, vocabulary, config("names", seq_len=7))
     assert inputs.shape == targets.shape == (len(words), 7)
     for word, read, wanted in zip(words, inputs, targets, strict=True):
         assert vocabulary.decode(read) == word + "<PAD>" * (7 - len(word))
