@@ -31,6 +31,11 @@ _LIMITS = dict(
 )
 """The largest sizes that mean anything: a stranger's file may ask for terabytes in a few bytes."""
 
+LATER: dict[str, dict[str, Any]] = {
+    "DataConfig": dict(start_token=False, dedupe=False),
+}
+"""Fields that came after a record's first files, and what a file without them means."""
+
 
 class Record:
     """Type-checks the fields of a frozen dataclass and carries it to JSON and back."""
@@ -50,13 +55,14 @@ class Record:
 
     @classmethod
     def from_dict(cls, values: Any) -> Self:
-        """Builds the record from what `to_dict` returned.
+        """Builds the record from what `to_dict` returned, now or before it had fields of `LATER`.
 
         Raises:
             InputError: a field is missing, unknown or of the wrong type.
         """
         if not isinstance(values, dict):
             raise InputError(f"{cls.__name__} must be a JSON object, got {values!r}")
+        values = LATER.get(cls.__name__, {}) | values
         names = {field.name for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
         if set(values) != names:
             missing, unknown = sorted(names - set(values)), sorted(set(values) - names)
@@ -139,19 +145,29 @@ class DataConfig(Record):
     Attributes:
         dataset: `shakespeare` (windows of running text) or `names` (one word a line, padded).
         batch_size: B, windows or words in a batch.
-        seq_len: T, characters in a window; the length that words are padded to.
+        seq_len: T, characters in a window; the length that words are padded to, with their start
+            token if they have one.
         train_fraction: share of the characters or words that is trained on; the rest validates.
+        start_token: whether a word is read from its start token on, so that its first letter is
+            learned too; in the names study it is not.
+        dedupe: whether a word that the list has several times is taken once, so that none is
+            both trained on and validated on; in the names study some are.
     """
 
     dataset: DatasetName
     batch_size: int
     seq_len: int
     train_fraction: float
+    start_token: bool
+    dedupe: bool
 
     def __post_init__(self) -> None:
         Record.__post_init__(self)
         self._require_size("batch_size", "seq_len")
         self._require("train_fraction", 0 < self.train_fraction < 1, "between 0 and 1")
+        for field in ("start_token", "dedupe"):
+            takes = self.dataset == "names" or not getattr(self, field)
+            self._require(field, takes, "false for running text: it is for words, --dataset names")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

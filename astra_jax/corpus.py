@@ -115,7 +115,8 @@ def load_corpus(dataset: DatasetName, source: str | None = None) -> Corpus:
         path = folder / published.file_name
         if path.is_file():
             corpus = _read(path, published.file_name, origin)
-            _verify(corpus.text.encode(), published, str(path))
+            advice = f"remove it, or train on it as it is with --corpus {path}"
+            _verify(corpus.text.encode(), published, str(path), advice)
             return corpus
     return _download(published) or _builtin(dataset)
 
@@ -171,13 +172,13 @@ def _printable(name: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in name)
 
 
-def _verify(data: bytes, published: Published, where: str) -> None:
+def _verify(data: bytes, published: Published, where: str, advice: str) -> None:
     digest = hashlib.sha256(data).hexdigest()
     if (len(data), digest) != (published.size, published.sha256):
         raise InputError(
             f"{where} is not the published {published.file_name}: {len(data)} bytes, sha256 "
             f"{digest[:12]}…, expected {published.size} bytes, {published.sha256[:12]}…; "
-            "remove it, or train on it by name with --corpus"
+            f"{advice}"
         )
 
 
@@ -187,7 +188,8 @@ def _download(published: Published) -> Corpus | None:
         data = _fetch(published.url, published.size)
     except (OSError, http.client.HTTPException):
         return None
-    _verify(data, published, published.url)
+    advice = "the address has changed its text: give another by --corpus FILE"
+    _verify(data, published, published.url, advice)
     path = cache_folder() / published.file_name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -211,7 +211,9 @@ def _split_text(text: str, config: DataConfig, key: Key[Array, ""]) -> Split:
 def _split_words(text: str, config: DataConfig, key: Key[Array, ""]) -> Split:
     words, vocabulary = _words(text), corpus_vocabulary(text, config.dataset)
     for number, word in enumerate(words, 1):
-        _check_word(word, number, config.seq_len, vocabulary)
+        _check_word(word, number, config, vocabulary)
+    if config.dedupe:
+        words = list(dict.fromkeys(words))
     cut = int(len(words) * config.train_fraction)
     if not 0 < cut < len(words):
         raise InputError(
@@ -219,7 +221,7 @@ def _split_words(text: str, config: DataConfig, key: Key[Array, ""]) -> Split:
             "give a longer list"
         )
     order = np.asarray(jax.random.permutation(key, len(words)))
-    inputs, targets = pad_words(words, vocabulary, config.seq_len)
+    inputs, targets = pad_words(words, vocabulary, config)
     train, validation = (
         PaddedWords(
             jnp.asarray(inputs[rows]),
@@ -232,7 +234,7 @@ def _split_words(text: str, config: DataConfig, key: Key[Array, ""]) -> Split:
     return Split(train, validation, vocabulary)
 
 
-def _check_word(word: str, number: int, seq_len: int, vocabulary: Vocabulary) -> None:
+def _check_word(word: str, number: int, config: DataConfig, vocabulary: Vocabulary) -> None:
     assert vocabulary.end_id is not None
     end = vocabulary.tokens[vocabulary.end_id]
     if end in word:
@@ -240,29 +242,33 @@ def _check_word(word: str, number: int, seq_len: int, vocabulary: Vocabulary) ->
             f"word {number}, {word!r}, contains {end!r}, which stands for the end of a word: "
             "remove it"
         )
-    if len(word) > seq_len:
+    needed = len(word) + config.start_token
+    if needed > config.seq_len:
+        start = " after its start token" if config.start_token else ""
         raise InputError(
             f"word {number}, {word!r}, has {len(word)} characters and does not fit into "
-            f"seq_len {seq_len}: shorten it or pass --seq-len {len(word)}"
+            f"seq_len {config.seq_len}{start}: shorten it or pass --seq-len {needed}"
         )
 
 
 def pad_words(
-    words: list[str], vocabulary: Vocabulary, seq_len: int
+    words: list[str], vocabulary: Vocabulary, config: DataConfig
 ) -> tuple[Int[np.ndarray, "N T"], Int[np.ndarray, "N T"]]:
     """Returns each word as inputs and, shifted by one and ended, targets.
 
-    A word's letters are the inputs; its later letters and the end token are the targets. So the
-    first letter is never a target, as in the study. Inputs are padded with id 0, targets with
-    `losses.IGNORE`.
+    With a start token, that and the word's letters are the inputs, the letters and the end token
+    the targets. Without, a word begins at its first letter, which so is never a target, as in the
+    study. Inputs are padded with id 0, targets with `losses.IGNORE`.
     """
+    assert vocabulary.start_id is not None
     assert vocabulary.end_id is not None
-    inputs = np.zeros((len(words), seq_len), np.int32)
-    targets = np.full((len(words), seq_len), IGNORE, np.int32)
+    start = [vocabulary.start_id] if config.start_token else []
+    inputs = np.zeros((len(words), config.seq_len), np.int32)
+    targets = np.full((len(words), config.seq_len), IGNORE, np.int32)
     for row, word in enumerate(words):
-        ids = vocabulary.encode(word)
-        inputs[row, : len(ids)] = ids
-        targets[row, : len(ids)] = np.append(ids[1:], vocabulary.end_id)
+        ids = [*start, *vocabulary.encode(word), vocabulary.end_id]
+        inputs[row, : len(ids) - 1] = ids[:-1]
+        targets[row, : len(ids) - 1] = ids[1:]
     return inputs, targets
 
 

@@ -74,3 +74,26 @@ def _caption(run: Run) -> str:
         f"{run.preset.title}, {model.num_parameters:,} parameters, on {run.corpus.name}"
         f" ({run.corpus.origin}), seed {run.preset.train.seed}"
     )
+
+
+def draw_first_letters(shares: dict[str, dict[str, float]], path: Path) -> Path:
+    """Draws how often words begin with each letter, and returns the file.
+
+    Args:
+        shares: by letter, of several lists of words by their names.
+        path: the .png to write.
+    """
+    letters = sorted(set().union(*shares.values()))
+    figure, axes = plt.subplots(figsize=(9, 3.6), layout="constrained")
+    width = 0.8 / len(shares)
+    for index, (name, share) in enumerate(shares.items()):
+        places = [place + (index - (len(shares) - 1) / 2) * width for place in range(len(letters))]
+        axes.bar(places, [share.get(letter, 0.0) for letter in letters], width, label=name)
+    axes.set_xticks(range(len(letters)), [letter or "none" for letter in letters])
+    axes.set(ylabel="share of names", title="First letters")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+    plt.close(figure)
+    return path

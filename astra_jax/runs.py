@@ -167,7 +167,9 @@ class Run:
     def differences(self, record: dict[str, Any]) -> list[str]:
         """Returns in what the run is another than the one whose `identity` a record has."""
         identity = self.identity()
-        found = differences(record["preset"], identity["preset"])
+        # By way of a preset, so that a record without fields that came later says what it means.
+        before = Preset.from_dict(record["preset"]).to_dict()
+        found = differences(before, identity["preset"])
         for name in ("corpus_sha256", "vocabulary_sha256"):
             # Of imported weights the corpus is unknown, until a resume has found one.
             if record[name] not in (None, identity[name]):

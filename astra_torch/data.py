@@ -34,12 +34,13 @@ class TextBatches:
 
 
 class WordBatches:
-    """Words with their end token, padded; the last batch of an epoch may be smaller."""
+    """Words with their special tokens, padded; the last batch of an epoch may be smaller."""
 
     def __init__(self, words: Sequence[str], tokens: Sequence[str], config: DataConfig):
-        """Encodes the words; the token after padding ends each."""
+        """Encodes the words; the token after padding ends each, padding itself may begin it."""
         ids = {token: index for index, token in enumerate(tokens)}
-        self.sequences = [[ids[letter] for letter in word] + [1] for word in words]
+        start = [0] if config.start_token else []
+        self.sequences = [start + [ids[letter] for letter in word] + [1] for word in words]
         self.config = config
         self.num_batches = len(range(0, len(words), config.batch_size))
 

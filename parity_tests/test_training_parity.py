@@ -37,6 +37,19 @@ def test_trainings_agree(key):
         assert (0 < report.num_clipped < STEPS) == bool(recipe)
 
 
+def test_words_with_a_start_token_are_the_same_arrays_in_both_frameworks():
+    switches = dict(start_token=True, dedupe=True, seq_len=17)
+    preset, split = prepare(override(PRESETS["names", "alpha"], **switches))
+    case = training_case(preset, split)
+    for step in (0, 1, case.steps_per_epoch - 1, case.steps_per_epoch):
+        ours, twin = case.draw(step), case.draw_twin(step)
+        counted = slice(len(twin.inputs))  # The rest of ours is empty rows.
+        assert np.array_equal(ours.inputs[counted], twin.inputs)
+        assert np.array_equal(ours.targets[counted], twin.targets)
+        assert (twin.inputs[:, 0] == 0).all()
+        assert (twin.targets[:, 0] > 1).all()
+
+
 def test_a_large_training_agrees():
     # The shape of the largest gradient sums: every preset's own is in results/parity.
     case = random_case(PRESETS["names", "beta"], batch_size=8, seq_len=16)

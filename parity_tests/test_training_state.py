@@ -245,7 +245,14 @@ class Stop:
 TINY = dict(embedding_dim=4, hidden_dim=8, batch_size=4, seq_len=16, epochs=4)
 RUNS = {
     "text": override(PRESETS["shakespeare", "alpha"], steps_per_epoch=3, **TINY),
-    "words": override(PRESETS["names", "alpha"], steps_per_epoch=None, dropout=0.2, **TINY),
+    "words": override(
+        PRESETS["names", "alpha"],
+        steps_per_epoch=None,
+        dropout=0.2,
+        start_token=True,
+        dedupe=True,
+        **TINY,
+    ),
 }
 
 

@@ -87,6 +87,10 @@ class Arguments:
     """T, characters in a window, or the length that words are padded to."""
     train_fraction: Annotated[float | None, of_preset("train_fraction")] = None
     """Share of the corpus that is trained on, between 0 and 1; the rest validates."""
+    start_token: bool = False
+    """Words begin with a start token, so that first letters are learned too; not in the study."""
+    dedupe: bool = False
+    """A word that the list has twice is taken once: none is both trained and validated on."""
 
     epochs: Annotated[int | None, of_preset("epochs")] = None
     """Number of epochs."""
@@ -110,6 +114,8 @@ class Arguments:
     def overrides(self) -> dict[str, object]:
         """Returns the fields of the preset that were given."""
         given = {name: getattr(self, name, None) for name in FIELDS}
+        # A switch that is not given says nothing, also of a run that is resumed.
+        given |= {"start_token": self.start_token or None, "dedupe": self.dedupe or None}
         fields = {name: value for name, value in given.items() if value is not None}
         if fields.get("clip") == 0:
             fields["clip"] = None

@@ -193,7 +193,7 @@ def test_another_text_in_the_published_ones_place_is_an_error(
     assert str(error.value) == (
         f"{folder / 'small.txt'} is not the published small.txt: {len(data)} bytes, sha256 "
         f"{digest[:12]}…, expected {len(DATA)} bytes, {SHA256[:12]}…; remove it, or train on it "
-        "by name with --corpus"
+        f"as it is with --corpus {folder / 'small.txt'}"
     )
     assert (folder / "small.txt").read_bytes() == data
 

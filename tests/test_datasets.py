@@ -29,6 +29,9 @@ KEY = jax.random.key(0)
 WORDS = [first + second for first in "abcdefghij" for second in "abcdefghij"]
 
 
+word_lists = st.lists(st.text("abcd", min_size=1, max_size=6), min_size=1, max_size=20)
+
+
 def config(dataset: str, **fields: Any) -> DataConfig:
     values = dict(batch_size=4, seq_len=5, train_fraction=0.8) | fields
     return DataConfig.from_dict(dict(dataset=dataset) | values)
@@ -95,7 +98,7 @@ def test_windows_of_an_epoch_follow_from_the_key() -> None:
 @settings(max_examples=40, deadline=None)
 def test_padded_words_of_any_letters_still_say_what_they_were(words: list[str]) -> None:
     vocabulary = Vocabulary.of_words(words)
-    inputs, targets = pad_words(words, vocabulary, 7)
+    inputs, targets = pad_words(words, vocabulary, config("names", seq_len=7))
     assert inputs.shape == targets.shape == (len(words), 7)
     for word, read, wanted in zip(words, inputs, targets, strict=True):
         assert vocabulary.decode(read) == word + "<PAD>" * (7 - len(word))
@@ -105,7 +108,8 @@ def test_padded_words_of_any_letters_still_say_what_they_were(words: list[str]) 
 
 def test_words_are_laid_out_as_in_the_study() -> None:
     # seq = letters + end; x = seq[:-1] padded with 0, y = seq[1:] padded with -100.
-    inputs, targets = pad_words(["emma", "z"], published_vocabulary("names"), 6)
+    study = config("names", seq_len=6)
+    inputs, targets = pad_words(["emma", "z"], published_vocabulary("names"), study)
     assert inputs.tolist() == [[6, 14, 14, 2, 0, 0], [27, 0, 0, 0, 0, 0]]
     assert targets.tolist() == [
         [14, 14, 2, 1, -100, -100],
@@ -114,8 +118,32 @@ def test_words_are_laid_out_as_in_the_study() -> None:
 
 
 def test_a_word_as_long_as_seq_len_keeps_its_end() -> None:
-    inputs, targets = pad_words(["abc"], published_vocabulary("names"), 3)
+    inputs, targets = pad_words(["abc"], published_vocabulary("names"), config("names", seq_len=3))
     assert (inputs.tolist(), targets.tolist()) == ([[2, 3, 4]], [[3, 4, 1]])
+
+
+@given(words=word_lists)
+@settings(max_examples=25, deadline=None)
+def test_a_start_token_adds_the_first_letter_to_the_targets_and_changes_no_other(
+    words: list[str],
+) -> None:
+    vocabulary = Vocabulary.of_words(words)
+    plain = pad_words(words, vocabulary, config("names", seq_len=6))
+    inputs, targets = pad_words(words, vocabulary, config("names", seq_len=7, start_token=True))
+    first = [vocabulary.encode(word[0])[0] for word in words]
+    assert inputs[:, 0].tolist() == [vocabulary.start_id] * len(words)
+    assert targets[:, 0].tolist() == first
+    assert np.array_equal(inputs[:, 1:], plain[0])
+    assert np.array_equal(targets[:, 1:], plain[1])
+
+
+@given(words=word_lists.filter(lambda words: len(set(words)) > 1), seed=st.integers(0, 99))
+@settings(max_examples=25, deadline=None)
+def test_dedupe_takes_every_word_once_and_leaks_none(words: list[str], seed: int) -> None:
+    fields = config("names", seq_len=6, train_fraction=0.5, dedupe=True)
+    split = split_corpus("\n".join(words), fields, jax.random.key(seed))
+    parts = [words_of(data, split.vocabulary) for data in (split.train, split.validation)]
+    assert sorted(parts[0] + parts[1]) == sorted(set(words))
 
 
 @pytest.mark.parametrize(("num", "batch_size"), [(7, 3), (6, 3), (1, 4)])
@@ -213,6 +241,15 @@ def test_the_shortest_text_leaves_one_window_to_validate_on() -> None:
 def test_empty_corpus_is_an_error(dataset: str, text: str) -> None:
     with pytest.raises(InputError, match="the corpus is empty: give a file with text in it"):
         split_corpus(text, config(dataset), KEY)
+
+
+def test_word_that_leaves_no_place_for_the_start_token_is_named() -> None:
+    with pytest.raises(InputError) as error:
+        split_corpus("anna\nclara\nbob", config("names", start_token=True), KEY)
+    assert str(error.value) == (
+        "word 2, 'clara', has 5 characters and does not fit into seq_len 5 after its start token: "
+        "shorten it or pass --seq-len 6"
+    )
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,8 @@ TABLE: dict[str, list[Any]] = {
     "clip":            [1.0, 1.0, 1.0, None, None, None],
     "dataset":         ["shakespeare"] * 3 + ["names"] * 3,
     "train_fraction":  [0.9, 0.9, 0.9, 0.8, 0.8, 0.8],
+    "start_token":     [False] * 6,
+    "dedupe":          [False] * 6,
     "seed":            [0] * 6,
     "dtype":           ["float32"] * 6,
     # Section 2: what the notebooks call their files and models.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from astra_jax.config import Preset
+from astra_jax.config import LATER, Preset
 from astra_jax.corpus import PUBLISHED, CorpusRecord
 from astra_jax.errors import InputError
 from astra_jax.metrics import EpochMetrics
@@ -78,6 +78,18 @@ def test_run_is_opened_as_it_was_made(tmp_path: Path, existing: bool) -> None:
     assert made.environment["jax"]
     assert made.checkpoints == folder / "checkpoints"
     assert made.metrics() == []
+
+
+def test_a_record_from_before_a_field_came_is_of_a_run_without_it(tmp_path: Path) -> None:
+    preset = PRESETS["names", "alpha"]
+    vocabulary = published_vocabulary("names")
+    run = create(tmp_path / "old", preset, vocabulary)
+    record = run.identity()
+    for field in LATER["DataConfig"]:
+        del record["preset"]["data"][field]
+    assert run.differences(record) == []
+    changed = create(tmp_path / "new", override(preset, start_token=True), vocabulary)
+    assert changed.differences(record) == ["start_token was False, now True"]
 
 
 def test_run_describes_itself_in_one_line(tmp_path: Path) -> None:

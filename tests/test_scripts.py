@@ -505,10 +505,12 @@ def test_scripts_work_from_any_folder_and_print_the_text_alone(
 FLAGS = {
     "train.py": "--model --dataset --corpus --out --resume --epochs --steps-per-epoch --batch-size "
     "--seq-len --learning-rate --embedding-dim --hidden-dim --num-layers --dropout --optimizer "
-    "--schedule --weight-decay --clip --seed --dtype --summary --dry-run --quiet "
+    "--schedule --weight-decay --clip --seed --dtype --summary --dry-run --quiet --start-token "
+    "--dedupe "
     "--no-compile-cache",
     "sample.py": "--prompt --length --num --greedy --temperature --top-k --stateless --seed "
     "--corpus --on-unknown --quiet --no-compile-cache",
+    "names_study.py": "--runs --out --epochs --corpus",
     "convert.py": "--notebook-dir --trust-shapes --weights-only",
     "validate.py": "--model --dataset --weights --level --steps --characters --dtype --seed "
     "--corpus --json --trust-shapes",
