@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from astra_jax.errors import InputError
+from astra_jax.metrics import EpochMetrics
 from astra_jax.published import PUBLISHED_LOSSES
-from astra_jax.runs import EpochMetrics, Run
+from astra_jax.runs import Run
 
 PALETTE = (
     ("#1f6f8b", "#6cbcd6"),

@@ -10,9 +10,10 @@ from flax import nnx
 from astra_jax.charts import bits
 from astra_jax.errors import InputError
 from astra_jax.experiments import restore_state
+from astra_jax.metrics import EpochMetrics
 from astra_jax.progress import duration
 from astra_jax.published import PUBLISHED_LOSSES
-from astra_jax.runs import EpochMetrics, Run
+from astra_jax.runs import Run
 from astra_jax.samples import Sample, draw_samples
 from astra_jax.sampling import Greedy, Temperature
 from astra_jax.summary import list_parameters

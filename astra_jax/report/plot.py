@@ -114,6 +114,8 @@ class Scale:
 
     def label(self, value: float) -> str:
         """Returns a tick's label, to the step's last digit: 2.0, 0.003, 120k, 1.5M."""
+        if value == 0:
+            return "0"
         largest = max(abs(self.low), abs(self.high))
         unit, suffix = next((u for u in _UNITS if largest >= 10 * u[0]), (1.0, ""))
         decimals = max(0, -math.floor(math.log10(self.step / unit) + 1e-9))
