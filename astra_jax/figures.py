@@ -1,71 +1,68 @@
-"""Curves drawn from runs."""
+"""Pictures of charts, as PNG files."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")  # Files only: a window system need not be there.
 import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from astra_jax.atomic import replacing
-from astra_jax.config import Preset
-from astra_jax.errors import InputError
-from astra_jax.published import PUBLISHED_LOSSES
+from astra_jax.charts import PALETTE, Chart, Series, loss_chart
 from astra_jax.runs import LOSS_FIGURE, Run
-
-TRAIN, VALIDATION = "#1f6f8b", "#c8553d"
 
 
 def draw_losses(run: Run) -> Path:
     """Draws a run's losses over its epochs into its folder, and returns the file.
 
-    The published losses are drawn too, where the run is of the published model, recipe and
-    corpus; nothing else can be held against them.
-
     Raises:
         InputError: the run has no metrics yet.
     """
-    metrics = run.metrics()
-    if not metrics:
-        raise InputError(f"{run.folder} has no metrics to draw: train first")
-    figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
-    epochs = [line.epoch for line in metrics]
-    marker = "." if len(metrics) == 1 else ""
-
-    def draw(name: str, values: list[float], color: str, linestyle: str = "-") -> None:
-        axes.plot(epochs, values, label=name, color=color, linestyle=linestyle, marker=marker)
-
-    draw("train", [line.train_loss_nats for line in metrics], TRAIN)
-    draw("validation, every character", [line.val_loss_nats for line in metrics], VALIDATION)
-    estimates = [line.val_estimate_nats for line in metrics]
-    draw("validation, the notebook's estimate", estimates, VALIDATION, ":")
-    if run.is_published_setup:
-        _draw_published(axes, run.preset)
-    axes.set(xlabel="epoch", ylabel="loss (nats per character)", title=_caption(run))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
     path = run.folder / LOSS_FIGURE
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
-    plt.close(figure)
+    draw_chart(loss_chart(run), _caption(run), path)
     return path
 
 
-def _draw_published(axes: Axes, preset: Preset) -> None:
-    published = PUBLISHED_LOSSES.get((preset.data.dataset, preset.name), {})
-    for column, color, name in ((0, TRAIN, "train"), (1, VALIDATION, "validation estimate")):
-        axes.plot(
-            list(published),
-            [losses[column] for losses in published.values()],
-            "o",
-            color=color,
-            markerfacecolor="none",
-            label=f"published {name}",
-        )
+def draw_chart(chart: Chart, caption: str, path: Path) -> None:
+    """Draws a chart into a PNG file.
+
+    Args:
+        chart: what to draw.
+        caption: its title.
+        path: the file, replaced if it is there.
+    """
+    # Names come out of a run folder: a dollar sign in them begins no formula.
+    with plt.rc_context({"text.parse_math": False}):
+        figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
+        lines = [
+            axes.plot(*zip(*series.points, strict=True), **_look(series))[0]
+            for series in chart.series
+        ]
+        axes.set(xlabel="epoch", ylabel=f"{chart.title.lower()} ({chart.unit})", title=caption)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        if chart.from_zero:
+            axes.set_ylim(bottom=0)
+        if len(lines) > 1:
+            axes.legend(lines, [series.label for series in chart.series], frameon=False)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=150)
+        plt.close(figure)
+
+
+def _look(series: Series) -> dict[str, Any]:
+    color = PALETTE[series.color][0]
+    if series.style == "marks":
+        return {"color": color, "linestyle": "", "marker": "o", "markerfacecolor": "none"}
+    marker = "." if len(series.points) == 1 else ""
+    return {
+        "color": color,
+        "linestyle": {"solid": "-", "dotted": ":"}[series.style],
+        "marker": marker,
+    }
 
 
 def _caption(run: Run) -> str:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -59,6 +60,24 @@ class Progress(Protocol):
     def epoch(self, metrics: EpochMetrics) -> None:
         """An epoch is done, evaluated and on disk."""
         ...
+
+
+class Several:
+    """Passes everything on to several."""
+
+    def __init__(self, listeners: Sequence[Progress]):
+        """Takes them in the order in which they are told."""
+        self._listeners = tuple(listeners)
+
+    def steps(self, snapshot: Snapshot) -> None:
+        """Some more steps are done."""
+        for listener in self._listeners:
+            listener.steps(snapshot)
+
+    def epoch(self, metrics: EpochMetrics) -> None:
+        """An epoch is done, evaluated and on disk."""
+        for listener in self._listeners:
+            listener.epoch(metrics)
 
 
 class ConsoleProgress:

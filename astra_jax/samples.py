@@ -1,9 +1,12 @@
 """The samples that a run shows of its newest model."""
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
 from astra_jax import cluster
 from astra_jax.atomic import write_text
 from astra_jax.experiments import restore_model
-from astra_jax.model import arithmetic
+from astra_jax.model import GRULanguageModel, arithmetic
 from astra_jax.runs import SAMPLES, Run
 from astra_jax.sampling import Greedy, Strategy, Temperature, TopK, generate
 from astra_jax.training import Keys
@@ -13,32 +16,71 @@ PROMPT = "ROMEO: "
 """What the published samples begin with."""
 
 _MODES = {
-    "state carried from character to character": True,
-    "stateless: the network sees one character, as in the Shakespeare notebook": False,
+    True: "state carried from character to character",
+    False: "stateless: the network sees one character, as in the Shakespeare notebook",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What a model writes under one strategy.
+
+    Attributes:
+        strategy: its name.
+        mode: what the network sees.
+        prompt: what every text begins with.
+        texts: one, or several words.
+    """
+
+    strategy: str
+    mode: str
+    prompt: str
+    texts: list[str]
+
+
+def draw_samples(
+    run: Run,
+    model: GRULanguageModel,
+    strategies: Mapping[str, Strategy],
+    *,
+    stateful: bool,
+    length: int | None = None,
+) -> Iterator[Sample]:
+    """Yields a sample of each strategy, by the draws of the run's seed.
+
+    Args:
+        run: whose model and vocabulary it is.
+        model: what predicts.
+        strategies: by name.
+        stateful: whether the state is carried from character to character.
+        length: most new characters; see `generate`.
+    """
+    vocabulary = run.vocabulary
+    prompt = default_prompt(vocabulary)
+    key = Keys.from_seed(run.preset.train.seed).samples
+    for name, strategy in strategies.items():
+        num = 20 if vocabulary.end_id is not None and strategy != Greedy() else 1
+        with arithmetic(run.preset.train.dtype):
+            texts = generate(
+                model, vocabulary, prompt, strategy, key, num=num, length=length, stateful=stateful
+            )
+        yield Sample(strategy=name, mode=_MODES[stateful], prompt=prompt, texts=texts)
 
 
 def write_samples(run: Run) -> None:
     """Writes samples.txt: every strategy, with the state carried and without."""
-    model, vocabulary = restore_model(run), run.vocabulary
-    key = Keys.from_seed(run.preset.train.seed).samples
-    words = vocabulary.end_id is not None
-    prompt = default_prompt(vocabulary)
-    k = min(20, len(vocabulary))
+    model = restore_model(run)
+    k = min(20, len(run.vocabulary))
     strategies: dict[str, Strategy] = {
         "greedy": Greedy(),
         "temperature 0.8": Temperature(0.8),
         f"top-k {k}, temperature 1.0": TopK(k),
     }
     sections = [f"{run.describe()}\n"]
-    for mode, stateful in _MODES.items():
-        for name, strategy in strategies.items():
-            num = 20 if words and strategy != Greedy() else 1
-            with arithmetic(run.preset.train.dtype):
-                texts = generate(
-                    model, vocabulary, prompt, strategy, key, num=num, stateful=stateful
-                )
-            sections.append("\n".join([f"## {name}, {mode}\n", *texts, ""]))
+    for stateful in (True, False):
+        for sample in draw_samples(run, model, strategies, stateful=stateful):
+            title = f"## {sample.strategy}, {sample.mode}\n"
+            sections.append("\n".join([title, *sample.texts, ""]))
     if cluster.is_primary():
         write_text(run.folder / SAMPLES, "\n".join(sections))
 

@@ -7,6 +7,8 @@ Examples:
   python scripts/train.py --corpus my.txt --hidden-dim 384 --num-layers 4 --dry-run
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,12 +25,13 @@ from astra_jax.errors import InputError, StoppedError
 from astra_jax.figures import draw_losses
 from astra_jax.fitting import FitOptions, fit
 from astra_jax.presets import FIELDS, find_preset, override
-from astra_jax.progress import ConsoleProgress
+from astra_jax.progress import ConsoleProgress, Progress, Several
 from astra_jax.rehearsal import rehearse
 from astra_jax.runs import Run
 from astra_jax.samples import write_samples
 from astra_jax.saving import SavePolicy
 from astra_jax.summary import summarize
+from astra_jax.tensorboard import TensorBoardProgress, require_tensorboard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,8 @@ class Arguments:
     """Print configuration, corpus, memory and time, from some steps timed here; train nothing."""
     quiet: bool = False
     """Print errors and the last line only."""
+    tensorboard: bool = False
+    """Also write events for TensorBoard, into the run's folder; needs the `tensorboard` extra."""
     no_compile_cache: bool = False
     """Compile everything anew, and keep nothing of it."""
 
@@ -137,6 +142,8 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Begins or resumes a run and trains it to its end, or tells what it would be."""
+    if arguments.tensorboard:
+        require_tensorboard()
     arguments.join_cluster()
     options, quiet = arguments.fit_options(), arguments.quiet or not cluster.is_primary()
     tell = cli.teller(quiet)
@@ -157,7 +164,7 @@ def main(arguments: Arguments) -> None:
             return
         run, split = experiments.begin(preset, arguments.corpus, arguments.out)
         tell(_advice(preset, split))
-    _train(run, split, options, quiet)
+    _train(run, split, options, quiet, arguments.tensorboard)
 
 
 def _print_summary(preset: Preset, corpus: str | None) -> None:
@@ -170,14 +177,23 @@ def _advice(preset: Preset, split: Split) -> str:
     return sizing.advice(preset.model.num_parameters, split.train.num_targets)
 
 
-def _train(run: Run, split: Split, options: FitOptions, quiet: bool) -> None:
+@contextlib.contextmanager
+def _progress(run: Run, quiet: bool, tensorboard: bool) -> Iterator[Progress]:
+    with contextlib.ExitStack() as stack:
+        listeners: list[Progress] = [stack.enter_context(ConsoleProgress(quiet=quiet))]
+        if tensorboard and cluster.is_primary():
+            listeners.append(stack.enter_context(TensorBoardProgress(run.folder)))
+        yield Several(listeners)
+
+
+def _train(run: Run, split: Split, options: FitOptions, quiet: bool, tensorboard: bool) -> None:
     tell = cli.teller(quiet)
     if not quiet:
         print(f"{run.describe()}, into {run.folder}")
     warning = experiments.BUILTIN_WARNING if run.uses_builtin_text else ""
     tell(warning)
     try:
-        with ConsoleProgress(quiet=quiet) as progress:
+        with _progress(run, quiet, tensorboard) as progress:
             fit(run, split, progress, options)
     except (KeyboardInterrupt, StoppedError, OSError):
         cli.note(f"go on with: python scripts/train.py --resume {run.folder}")

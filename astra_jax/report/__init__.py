@@ -1,0 +1,1 @@
+"""A page about runs: curves, samples, model, recipe and machine in one HTML file."""
