@@ -80,6 +80,7 @@ def read(
     corpus: str | None = None,
     trust_shapes: bool = False,
     weights_only: bool = False,
+    best: bool = False,
 ) -> TrainedModel:
     """Reads a model in any form.
 
@@ -89,6 +90,7 @@ def read(
             None takes those of the study that the model is of.
         trust_shapes: go by the arrays' shapes where a label of the file contradicts them.
         weights_only: leave the optimizer's state alone, whatever it is.
+        best: take a run's checkpoint of the lowest validation loss, not the newest.
 
     Raises:
         InputError: the source cannot be read, is damaged, or its labels contradict its arrays.
@@ -96,7 +98,9 @@ def read(
     if source.is_dir():
         if corpus is not None:
             raise InputError(f"{source} has a vocabulary of its own: leave out --corpus")
-        return _from_run(Run.open(source), weights_only)
+        return _from_run(Run.open(source), weights_only, best)
+    if best:
+        raise InputError(f"{source} is no run folder, which alone has a best checkpoint")
     reader = READERS.get(source.suffix)
     if source.suffix == ".onnx":
         raise InputError(
@@ -258,9 +262,9 @@ def _own_metadata(trained: TrainedModel) -> dict[str, Any]:
     }
 
 
-def _from_run(run: Run, weights_only: bool) -> TrainedModel:
+def _from_run(run: Run, weights_only: bool, best: bool) -> TrainedModel:
     layout = find_layout(run.preset.model, run.preset.data.dataset)
-    state = restore_state(run)
+    state = restore_state(run, best=best)
     return TrainedModel(
         arrays=to_arrays(state.params, layout),
         preset=run.preset,

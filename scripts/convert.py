@@ -33,6 +33,8 @@ class Arguments:
     """A new .pth, .safetensors or .onnx file, or, without such a suffix, a new run folder."""
     notebook_dir: Annotated[Path | None, default("none")] = None
     """Write NAME_v{n}.pth and NAME_latest.pth here, as the notebooks do."""
+    best: bool = False
+    """Of a run, take the checkpoint of the lowest validation loss, not the newest."""
     trust_shapes: bool = False
     """Go by the arrays' shapes where a label of the file contradicts them."""
     weights_only: bool = False
@@ -50,6 +52,7 @@ def main(arguments: Arguments) -> None:
         corpus=arguments.corpus,
         trust_shapes=arguments.trust_shapes,
         weights_only=arguments.weights_only,
+        best=arguments.best,
     )
     written = []
     if arguments.destination:

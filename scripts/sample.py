@@ -56,6 +56,8 @@ class Arguments:
     """Decides the draws."""
     corpus: Annotated[str | None, default("the study's")] = None
     """The text whose characters are the model's, where a file holds none."""
+    best: bool = False
+    """Of a run, take the checkpoint of the lowest validation loss, not the newest."""
     trust_shapes: bool = False
     """Go by the arrays' shapes where a label of the file contradicts them."""
     quiet: bool = False
@@ -75,6 +77,7 @@ def main(arguments: Arguments) -> None:
         corpus=arguments.corpus,
         trust_shapes=arguments.trust_shapes,
         weights_only=True,
+        best=arguments.best,
     )
     vocabulary = trained.vocabulary
     words = vocabulary.end_id is not None

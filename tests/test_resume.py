@@ -20,6 +20,7 @@ from astra_jax.presets import override
 from astra_jax.progress import Snapshot
 from astra_jax.runs import Run
 from astra_jax.saving import SavePolicy
+from tests.commands import call
 from tests.kill_runs import kill_runs
 from tests.trainings import TEXT, WORDS, Begin, Silent, Train, final_params, without_times
 
@@ -118,6 +119,9 @@ def test_the_best_checkpoint_is_kept_apart(begin: Begin, monkeypatch: pytest.Mon
     assert kept == {run.checkpoints: {"28"}, run.best: {"14"}}
     newest, best = (experiments.restore_state(run, best=best) for best in (False, True))
     assert (int(newest.step), int(best.step)) == (28, 14)
+    greedy = (call("sample.py", run.folder, "--greedy", *flag) for flag in ([], ["--best"]))
+    assert len({result.out for result in greedy}) == 2
+    assert call("sample.py", "x.pth", "--best").code == 2
 
 
 def edit(path: Path, change: Callable[[Any], None]) -> None:
