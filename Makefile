@@ -48,5 +48,5 @@ clean:
 	touch $@
 
 .venv/.installed-dev: .venv/.installed
-	$(INSTALL) --editable '.[dev,onnx]'
+	$(INSTALL) --editable '.[dev,onnx,tensorboard]'
 	touch $@
