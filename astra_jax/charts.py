@@ -173,12 +173,15 @@ class _Overlay:
         validation = self.chart(
             "validation-loss", "Validation loss", unit, lambda line: line.val_loss_nats
         )
-        return [self._with_published(train, TRAIN), self._with_published(validation, VALIDATION)]
+        return [
+            self._with_published(train, TRAIN, "published"),
+            self._with_published(validation, VALIDATION, "published estimate"),
+        ]
 
-    def _with_published(self, chart: Chart, column: int) -> Chart:
+    def _with_published(self, chart: Chart, column: int, name: str) -> Chart:
         marks: dict[str, Series] = {}
         for run, _, _, color in self.curves:
-            for series in _published(run, column, f"published, {run.preset.title}", color):
+            for series in _published(run, column, f"{name}, {run.preset.title}", color):
                 marks.setdefault(series.label, series)  # Runs may differ in their seed alone.
         return Chart(
             name=chart.name,

@@ -171,7 +171,8 @@ def test_report_overlays_runs(tmp_path: Path) -> None:
     assert "train-loss-title" in shown.curves()
     for text in ("4 runs", "run (1) ·", "run (2) ·", "small ·", "new ·", "no epoch done yet"):
         assert text in shown.text
-    assert shown.text.count("published, Astra-α, epoch 10:") == 2  # Training and validation.
+    assert shown.text.count("published, Astra-α, epoch 10: 1.6276") == 1
+    assert shown.text.count("published estimate, Astra-α, epoch 10: 1.7015") == 1
 
 
 @pytest.mark.parametrize("preset", [TEXT, WORDS], ids=["text", "words"])
@@ -257,6 +258,7 @@ def test_place_keeps_every_point_inside_and_in_order(values: list[float], from_z
     ("values", "labels"),
     [
         ([1.63, 2.24], ["1.6", "1.8", "2.0", "2.2", "2.4"]),
+        ([2.413, 2.768], ["2.4", "2.5", "2.6", "2.7", "2.8"]),
         ([0.0, 3e-3], ["0", "0.0005", "0.0010", "0.0015", "0.0020", "0.0025", "0.0030"]),
         ([0.0, 118_000.0], ["0", "20k", "40k", "60k", "80k", "100k", "120k"]),
         ([0.0, 2.4e-9], ["0", "5e-10", "1e-09", "1.5e-09", "2e-09", "2.5e-09"]),

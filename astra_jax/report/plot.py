@@ -125,7 +125,9 @@ class Scale:
 
     def ticks(self) -> list[float]:
         """Returns the multiples of the step from low to high."""
-        first, last = math.ceil(self.low / self.step), math.floor(self.high / self.step)
+        # An end that is a multiple of the step may have been rounded past itself.
+        first = math.ceil(self.low / self.step - 1e-9)
+        last = math.floor(self.high / self.step + 1e-9)
         return [self.step * i for i in range(first, last + 1)]
 
 
