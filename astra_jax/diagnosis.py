@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent
 def first_offender(
     trainer: Trainer, params: nnx.State, batch: Batch, keep: Bool[Array, "L T B H"] | None
 ) -> str:
-    """Returns which tensor of a step, in the order of computation, is the first not finite.
+    """Returns which tensor of a step, in the order of computation, is the first not finite, and how.
 
     Args:
         trainer: of the model.
@@ -31,8 +31,8 @@ def first_offender(
         if not finite.all():
             count = int(values.size - finite.sum())
             kind = "NaN" if jnp.isnan(values).any() else "infinite"
-            return f"the {name} ({kind}, {count:,} of {values.size:,} values not finite)"
-    return "the norm of the gradient (every single gradient is finite)"
+            return f"{count:,} of {values.size:,} values of the {name} are not finite ({kind})"
+    return "the norm of the gradient is not finite, though every single gradient is"
 
 
 def _tensors(

@@ -250,7 +250,7 @@ class _Loop:
         )
         params = jax.tree.map(jnp.asarray, cluster.local(state.params))
         inputs = self.trainer, params, batch, keep
-        found = f"step {step + 1}: {first_offender(*inputs)} is not finite"
+        found = f"at step {step + 1}, {first_offender(*inputs)}"
         if self.options.debug_nans:
             found += f"; {find_operation(*inputs)}"
         return DivergedError(f"{found}, {_ADVICE}")
