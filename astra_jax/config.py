@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, get_args
 from astra_jax.errors import InputError
 
 DatasetName = Literal["shakespeare", "names"]
+Level = Literal["char", "byte"]
 OptimizerName = Literal["adamw", "adam"]
 ScheduleName = Literal["cosine", "constant"]
 DtypeName = Literal["float32", "float64", "bfloat16"]
@@ -32,7 +33,7 @@ _LIMITS = dict(
 """The largest sizes that mean anything: a stranger's file may ask for terabytes in a few bytes."""
 
 LATER: dict[str, dict[str, Any]] = {
-    "DataConfig": dict(start_token=False, dedupe=False),
+    "DataConfig": dict(start_token=False, dedupe=False, level="char"),
 }
 """Fields that came after a record's first files, and what a file without them means."""
 
@@ -152,6 +153,8 @@ class DataConfig(Record):
             learned too; in the names study it is not.
         dedupe: whether a word that the list has several times is taken once, so that none is
             both trained on and validated on; in the names study some are.
+        level: what a token of running text is: `char`, as in the studies, or `byte`, which any
+            file is made of.
     """
 
     dataset: DatasetName
@@ -160,6 +163,7 @@ class DataConfig(Record):
     train_fraction: float
     start_token: bool
     dedupe: bool
+    level: Level
 
     def __post_init__(self) -> None:
         Record.__post_init__(self)
@@ -168,6 +172,8 @@ class DataConfig(Record):
         for field in ("start_token", "dedupe"):
             takes = self.dataset == "names" or not getattr(self, field)
             self._require(field, takes, "false for running text: it is for words, --dataset names")
+        running = self.dataset != "names"
+        self._require("level", running or self.level == "char", "char for words: they have letters")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

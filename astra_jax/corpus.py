@@ -11,7 +11,7 @@ from typing import Literal, Self
 
 from astra_jax import builtin_corpus
 from astra_jax.atomic import write_bytes
-from astra_jax.config import DatasetName, Record
+from astra_jax.config import DatasetName, Level, Record
 from astra_jax.errors import InputError
 
 Origin = Literal["file", "data folder", "cache", "download", "built-in", "imported"]
@@ -58,8 +58,8 @@ class CorpusRecord(Record):
         name: what a person would call it, for captions and tables.
         origin: how it was found; `imported` where only a model's weights are known.
         path: the absolute path of a file that was asked for by name, else None.
-        sha256: of its UTF-8 bytes; None where it is not known.
-        characters: its length; None where it is not known.
+        sha256: of its bytes, those of UTF-8 if it is text; None where it is not known.
+        characters: its length, in bytes where these are the tokens; None where it is not known.
     """
 
     name: str
@@ -87,13 +87,19 @@ class CorpusRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """A text and where it came from; for names, one word a line."""
+    """A text, or bytes, and where it came from; for names, one word a line."""
 
-    text: str
+    content: str | bytes
     record: CorpusRecord
 
+    @property
+    def text(self) -> str:
+        """The text of a corpus of characters."""
+        assert isinstance(self.content, str)
+        return self.content
 
-def load_corpus(dataset: DatasetName, source: str | None = None) -> Corpus:
+
+def load_corpus(dataset: DatasetName, source: str | None = None, level: Level = "char") -> Corpus:
     """Finds the text to train on.
 
     Args:
@@ -101,24 +107,25 @@ def load_corpus(dataset: DatasetName, source: str | None = None) -> Corpus:
         source: a file of UTF-8 text, or `builtin` for the text that the project generates.
             None looks for the published corpus in `$ASTRA_DATA_DIR`, the user's cache and at
             its public address, and takes the built-in text where none of these has it.
+        level: `byte` takes any file as it is.
 
     Raises:
         InputError: the file cannot be read, is not UTF-8, or is not the published corpus
             although it stands in its place.
     """
     if source == BUILTIN:
-        return _builtin(dataset)
+        return _builtin(dataset, level)
     if source is not None:
-        return _read(Path(source), Path(source).name, "file")
+        return _read(Path(source), Path(source).name, "file", level)
     published = PUBLISHED[dataset]
     for folder, origin in _folders():
         path = folder / published.file_name
         if path.is_file():
-            corpus = _read(path, published.file_name, origin)
+            corpus = _read(path, published.file_name, origin, level)
             advice = f"remove it, or train on it as it is with --corpus {path}"
-            _verify(corpus.text.encode(), published, str(path), advice)
+            _verify(_bytes(corpus.content), published, str(path), advice)
             return corpus
-    return _download(published) or _builtin(dataset)
+    return _download(published, level) or _builtin(dataset, level)
 
 
 def cache_folder() -> Path:
@@ -134,26 +141,33 @@ def _folders() -> list[tuple[Path, Origin]]:
     return folders
 
 
-def _builtin(dataset: DatasetName) -> Corpus:
+def _builtin(dataset: DatasetName, level: Level) -> Corpus:
     text = builtin_corpus.names() if dataset == "names" else builtin_corpus.play()
     name = "built-in names" if dataset == "names" else "built-in play"
-    return _corpus(text, name, "built-in", None)
+    return _corpus(text.encode() if level == "byte" else text, name, "built-in", None)
 
 
-def _corpus(text: str, name: str, origin: Origin, path: str | None) -> Corpus:
-    digest = hashlib.sha256(text.encode()).hexdigest()
+def _bytes(content: str | bytes) -> bytes:
+    return content.encode() if isinstance(content, str) else content
+
+
+def _corpus(content: str | bytes, name: str, origin: Origin, path: str | None) -> Corpus:
+    digest = hashlib.sha256(_bytes(content)).hexdigest()
     name = {entry.sha256: entry.title for entry in PUBLISHED.values()}.get(digest, _printable(name))
-    record = CorpusRecord(name=name, origin=origin, path=path, sha256=digest, characters=len(text))
-    return Corpus(text=text, record=record)
+    record = CorpusRecord(
+        name=name, origin=origin, path=path, sha256=digest, characters=len(content)
+    )
+    return Corpus(content=content, record=record)
 
 
-def _read(path: Path, name: str, origin: Origin) -> Corpus:
+def _read(path: Path, name: str, origin: Origin, level: Level) -> Corpus:
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             # A run folder may name one, and neither a pipe nor a device needs to have an end.
             raise InputError(f"the corpus {path} is not a file: save the text in one first")
         data = path.read_bytes()
-        text = data.decode("utf-8-sig")  # A byte order mark is not part of the text.
+        # A byte order mark is not part of the text.
+        content = data if level == "byte" else data.decode("utf-8-sig")
     except OSError as error:
         raise InputError(
             f"cannot read the corpus {path}: {error.strerror}; "
@@ -162,9 +176,10 @@ def _read(path: Path, name: str, origin: Origin) -> Corpus:
     except UnicodeDecodeError as error:
         raise InputError(
             f"the corpus {path} is not UTF-8 text: byte {error.object[error.start]:#04x} at "
-            f"offset {error.start}; convert the file to UTF-8 first"
+            f"offset {error.start}; convert the file to UTF-8 first, or train on bytes with "
+            "--level byte"
         ) from error
-    return _corpus(text, name, origin, str(path.absolute()) if origin == "file" else None)
+    return _corpus(content, name, origin, str(path.absolute()) if origin == "file" else None)
 
 
 def _printable(name: str) -> str:
@@ -182,7 +197,7 @@ def _verify(data: bytes, published: Published, where: str, advice: str) -> None:
         )
 
 
-def _download(published: Published) -> Corpus | None:
+def _download(published: Published, level: Level) -> Corpus | None:
     """Returns the corpus from its public address, kept in the cache; None where out of reach."""
     try:
         data = _fetch(published.url, published.size)
@@ -196,7 +211,8 @@ def _download(published: Published) -> Corpus | None:
         write_bytes(path, data)
     except OSError:
         pass  # A cache that cannot be written costs another download, not the run.
-    return _corpus(data.decode(), published.file_name, "download", None)
+    content = data if level == "byte" else data.decode()
+    return _corpus(content, published.file_name, "download", None)
 
 
 def _fetch(url: str, size: int) -> bytes:

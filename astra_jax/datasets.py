@@ -161,27 +161,33 @@ class Split(NamedTuple):
     vocabulary: Vocabulary
 
 
-def split_corpus(text: str, config: DataConfig, key: Key[Array, ""]) -> Split:
-    """Returns the training and validation parts of a text.
+def split_corpus(content: str | bytes, config: DataConfig, key: Key[Array, ""]) -> Split:
+    """Returns the training and validation parts of a text, or of bytes.
 
     Running text is cut once, its first part trains. Words, one a line, are split at random.
 
     Args:
-        text: the whole corpus.
+        content: the whole corpus, as its level has it.
         config: its kind, the share to train on, the shapes of a batch.
         key: decides the random split of words.
 
     Raises:
         InputError: the corpus is empty or too short, or a word cannot be used.
     """
-    if not text.strip():
+    if not content.strip():
         raise InputError("the corpus is empty: give a file with text in it")
-    return (_split_words if config.dataset == "names" else _split_text)(text, config, key)
+    if config.dataset == "names":
+        assert isinstance(content, str)
+        return _split_words(content, config, key)
+    return _split_running(content, config)
 
 
-def corpus_vocabulary(text: str, dataset: DatasetName) -> Vocabulary:
-    """Returns the vocabulary that a text has as running text or as a list of words."""
-    return Vocabulary.of_words(_words(text)) if dataset == "names" else Vocabulary.of_text(text)
+def corpus_vocabulary(content: str | bytes, dataset: DatasetName) -> Vocabulary:
+    """Returns the vocabulary that a text has as running text, as bytes or as a list of words."""
+    if isinstance(content, bytes):
+        return Vocabulary.of_bytes()
+    words = dataset == "names"
+    return Vocabulary.of_words(_words(content)) if words else Vocabulary.of_text(content)
 
 
 def _words(text: str) -> list[str]:
@@ -189,10 +195,12 @@ def _words(text: str) -> list[str]:
     return [word for line in text.split("\n") if (word := line.strip())]
 
 
-def _split_text(text: str, config: DataConfig, key: Key[Array, ""]) -> Split:
-    del key
-    vocabulary = corpus_vocabulary(text, config.dataset)
-    tokens = vocabulary.encode(text)
+def _split_running(content: str | bytes, config: DataConfig) -> Split:
+    vocabulary = corpus_vocabulary(content, config.dataset)
+    if isinstance(content, bytes):
+        tokens = np.frombuffer(content, np.uint8).astype(np.int32)
+    else:
+        tokens = vocabulary.encode(content)
     cut = int(len(tokens) * config.train_fraction)
     needed = config.seq_len + 2
     if min(cut, len(tokens) - cut) < needed:

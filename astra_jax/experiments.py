@@ -68,8 +68,8 @@ def prepare(preset: Preset, corpus_source: str | None) -> tuple[Preset, CorpusRe
             the machine's memory.
     """
     require_memory(preset)  # Once before a corpus is fetched, once with its own vocabulary.
-    corpus = load_corpus(preset.data.dataset, corpus_source)
-    split = split_corpus(corpus.text, preset.data, Keys.from_seed(preset.train.seed).split)
+    corpus = load_corpus(preset.data.dataset, corpus_source, preset.data.level)
+    split = split_corpus(corpus.content, preset.data, Keys.from_seed(preset.train.seed).split)
     preset = override(preset, vocab_size=len(split.vocabulary))
     steps_in_epoch(preset, split.train)
     require_memory(preset)
@@ -79,7 +79,8 @@ def prepare(preset: Preset, corpus_source: str | None) -> tuple[Preset, CorpusRe
 def fit_vocabulary(preset: Preset, corpus_source: str) -> Preset:
     """Returns the preset with the vocabulary size of a corpus; raises as `load_corpus` does."""
     dataset = preset.data.dataset
-    vocabulary = corpus_vocabulary(load_corpus(dataset, corpus_source).text, dataset)
+    corpus = load_corpus(dataset, corpus_source, preset.data.level)
+    vocabulary = corpus_vocabulary(corpus.content, dataset)
     return override(preset, vocab_size=len(vocabulary))
 
 
@@ -106,14 +107,16 @@ def resume(
         )
     known = run.corpus
     source = corpus_source or (BUILTIN if known.origin == "built-in" else known.path)
-    corpus = load_corpus(run.preset.data.dataset, source)
+    corpus = load_corpus(run.preset.data.dataset, source, run.preset.data.level)
     found = corpus.record
     if known.sha256 not in (None, found.sha256):
         raise InputError(
             f"{folder} was begun on {known.name} (sha256 {known.sha256[:12]}…), found {found.name} "
             f"({str(found.sha256)[:12]}…): give the former by --corpus"
         )
-    split = split_corpus(corpus.text, run.preset.data, Keys.from_seed(run.preset.train.seed).split)
+    split = split_corpus(
+        corpus.content, run.preset.data, Keys.from_seed(run.preset.train.seed).split
+    )
     if split.vocabulary != run.vocabulary:
         raise InputError(
             f"{found.name} has other characters than {folder} was begun with: "

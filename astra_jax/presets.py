@@ -9,14 +9,14 @@ from astra_jax.errors import InputError
 _SHAKESPEARE = {
     **dict(vocab_size=65, dropout=0.1, layer_norm=False),
     **dict(dataset="shakespeare", batch_size=64, seq_len=128, train_fraction=0.9),
-    **dict(start_token=False, dedupe=False),
+    **dict(start_token=False, dedupe=False, level="char"),
     **dict(optimizer="adamw", weight_decay=0.01, schedule="cosine", clip=1.0),
     **dict(seed=0, dtype="float32"),
 }
 _NAMES = {
     **dict(vocab_size=28, layer_norm=False),
     **dict(dataset="names", batch_size=64, seq_len=16, train_fraction=0.8),
-    **dict(start_token=False, dedupe=False),
+    **dict(start_token=False, dedupe=False, level="char"),
     **dict(optimizer="adam", weight_decay=0.0, schedule="constant", clip=None),
     **dict(steps_per_epoch=None, seed=0, dtype="float32"),
 }

@@ -57,7 +57,7 @@ def fit_prompt(prompt: str, vocabulary: Vocabulary, on_unknown: OnUnknown) -> tu
     Returns:
         The prompt, and in words what was done to it, empty if nothing.
     """
-    if on_unknown == "error":
+    if on_unknown == "error" or vocabulary.is_bytes:  # To bytes nothing is unknown.
         return prompt, ""
     # The end token may stand in a prompt by mistake only, and must not come in by replacement.
     special = (vocabulary.start_id, vocabulary.end_id)

@@ -89,6 +89,6 @@ def default_prompt(vocabulary: Vocabulary) -> str:
     """Returns the published prompt, or what comes nearest to a beginning in the vocabulary."""
     if vocabulary.start_id is not None:
         return ""
-    if set(PROMPT) <= set(vocabulary.tokens):
+    if vocabulary.is_bytes or set(PROMPT) <= set(vocabulary.tokens):
         return PROMPT
     return "\n" if "\n" in vocabulary.tokens else vocabulary.tokens[0]

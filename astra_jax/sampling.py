@@ -309,13 +309,18 @@ def _until_all_end(
 ) -> Iterator[list[str]]:
     """Turns ids into pieces of texts, until the last of the texts has met its end token."""
     ended = np.zeros(num, bool)
+    decoders = [vocabulary.decoder() for _ in range(num)]
     for chunk in chunks:
         ends = np.cumsum(chunk == vocabulary.end_id, axis=1) > 0
         shown = ~(ended[:, None] | ends) & (chunk != vocabulary.start_id)
-        yield [vocabulary.decode(row[seen]) for row, seen in zip(chunk, shown, strict=True)]
+        new = zip(decoders, chunk, shown, strict=True)
+        yield [decode(row[seen]) for decode, row, seen in new]
         ended |= ends[:, -1:].any(axis=1)
         if ended.all():
             break
+    rest = [decode(np.zeros(0, np.int32), final=True) for decode in decoders]
+    if any(rest):  # Bytes of a character that was not finished.
+        yield rest
 
 
 def _prompt_ids(vocabulary: Vocabulary, prompt: str) -> list[int]:

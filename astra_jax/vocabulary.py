@@ -1,5 +1,6 @@
-"""Characters to ids and back."""
+"""Characters, or bytes, to ids and back."""
 
+import codecs
 import functools
 import string
 from dataclasses import dataclass
@@ -14,12 +15,15 @@ from astra_jax.errors import InputError
 PADDING, END = "<PAD>", "."
 """The special tokens of words."""
 
+BYTES = tuple(f"<0x{value:02X}>" for value in range(256))
+"""The tokens of a vocabulary of bytes: one that has just these is one."""
+
 _NO_CODE_POINT = 0x110000  # One past the last that Unicode has.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """An ordered set of tokens: single characters, and special tokens before them.
+    """An ordered set of tokens: single characters, and special tokens before them; or all bytes.
 
     Attributes:
         tokens: the V tokens; a token's place is its id.
@@ -35,6 +39,11 @@ class Vocabulary:
     def of_text(cls, text: str) -> Self:
         """Returns the sorted distinct characters of a text, as in the Shakespeare study."""
         return cls(tokens=tuple(sorted(set(text))))
+
+    @classmethod
+    def of_bytes(cls) -> Self:
+        """Returns the 256 values of a byte, whichever of them a corpus has: any prompt will do."""
+        return cls(tokens=BYTES)
 
     @classmethod
     def of_words(cls, words: list[str]) -> Self:
@@ -53,6 +62,11 @@ class Vocabulary:
         return len(self.tokens)
 
     @functools.cached_property
+    def is_bytes(self) -> bool:
+        """Whether ids are the bytes of UTF-8 text, or of anything else."""
+        return self.tokens == BYTES
+
+    @functools.cached_property
     def _code_points(self) -> tuple[Int[np.ndarray, " C"], Int[np.ndarray, " C"]]:
         """Code points of the single-character tokens, ascending, and their ids."""
         pairs = sorted((ord(t), i) for i, t in enumerate(self.tokens) if len(t) == 1)
@@ -60,11 +74,13 @@ class Vocabulary:
         return np.array([p for p, _ in pairs]), np.array([i for _, i in pairs], np.int32)
 
     def encode(self, text: str) -> Int[np.ndarray, " N"]:
-        """Returns the id of each character.
+        """Returns the id of each character, or of each byte.
 
         Raises:
             InputError: a character is not in the vocabulary; the message names it and its place.
         """
+        if self.is_bytes:
+            return _encode_bytes(text)
         points, ids = self._code_points
         wanted = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
         places = np.searchsorted(points, wanted).clip(max=len(points) - 1)
@@ -79,11 +95,17 @@ class Vocabulary:
         return ids[places]
 
     def decode(self, ids: Int[np.ndarray, " N"]) -> str:
-        """Returns the text of the ids."""
-        return "".join(self.tokens[i] for i in ids)
+        """Returns the text of the ids; of bytes that are no UTF-8, the replacement character."""
+        return self.decoder()(ids, final=True)
+
+    def decoder(self) -> "Decoder":
+        """Returns what decodes ids that come piece by piece."""
+        return Decoder(self)
 
     def describe(self) -> str:
         """Returns the characters in one short line."""
+        if self.is_bytes:
+            return "the 256 bytes"
         text = "".join(token if len(token) == 1 else f" {token} " for token in self.tokens)
         return repr(text if len(text) <= 120 else text[:117] + "...")
 
@@ -108,6 +130,32 @@ class Vocabulary:
         if not all(i is None or (type(i) is int and 0 <= i < len(tokens)) for i in special):
             raise InputError(f"start_id and end_id must be ids of tokens or null, got {special}")
         return cls(tokens=tuple(tokens), start_id=special[0], end_id=special[1])
+
+
+class Decoder:
+    """Decodes ids that come piece by piece, whose pieces may end inside a character."""
+
+    def __init__(self, vocabulary: Vocabulary):
+        """Begins a text."""
+        self._vocabulary = vocabulary
+        self._utf_8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def __call__(self, ids: Int[np.ndarray, " N"], *, final: bool = False) -> str:
+        """Returns the text that is certain by now; with `final`, that of everything left."""
+        if self._vocabulary.is_bytes:
+            return self._utf_8.decode(np.asarray(ids, np.uint8).tobytes(), final)
+        return "".join(self._vocabulary.tokens[i] for i in ids)
+
+
+def _encode_bytes(text: str) -> Int[np.ndarray, " N"]:
+    try:  # What the command line gave and is no UTF-8 stands as surrogates in Python's text.
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"character {text[error.start]!r} at position {error.start + 1} is half of a "
+            "surrogate pair, which is no text: remove it"
+        ) from error
+    return np.frombuffer(data, np.uint8).astype(np.int32)
 
 
 def published_vocabulary(dataset: DatasetName) -> Vocabulary:

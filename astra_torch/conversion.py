@@ -19,7 +19,7 @@ from astra_jax.model import GRULanguageModel, parameters
 from astra_jax.presets import CUSTOM_NAMES, PRESETS, override, same_shape
 from astra_jax.runs import Run
 from astra_jax.training import TrainState
-from astra_jax.vocabulary import Vocabulary, published_vocabulary
+from astra_jax.vocabulary import BYTES, Vocabulary, published_vocabulary
 from astra_torch import files, onnx_models, sidecars
 from astra_torch.files import WeightFile
 from astra_torch.labels import find_contradictions, published_preset
@@ -287,12 +287,15 @@ def _from_file(
 ) -> TrainedModel:
     preset = _preset_of(weights, layout, model)
     if corpus is not None:
-        text = load_corpus(preset.data.dataset, corpus).text
-        vocabulary = corpus_vocabulary(text, preset.data.dataset)
+        content = load_corpus(preset.data.dataset, corpus, preset.data.level).content
+        vocabulary = corpus_vocabulary(content, preset.data.dataset)
     elif "vocabulary" in weights.metadata:
         vocabulary = Vocabulary.from_dict(weights.metadata["vocabulary"])
     else:
         vocabulary = published_vocabulary(preset.data.dataset)
+        if vocabulary.end_id is None and model.vocab_size == len(BYTES):
+            # Of running text, the one other vocabulary that is known without the text.
+            vocabulary, preset = Vocabulary.of_bytes(), override(preset, level="byte")
     if len(vocabulary) != model.vocab_size:
         raise InputError(
             f"{source} has {model.vocab_size} classes, the vocabulary of "

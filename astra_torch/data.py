@@ -18,10 +18,10 @@ IGNORE = -100
 class TextBatches:
     """Windows of running text, and the same windows one character later."""
 
-    def __init__(self, text: str, tokens: Sequence[str], config: DataConfig):
-        """Encodes the text."""
+    def __init__(self, text: Sequence[str], tokens: Sequence[str], config: DataConfig):
+        """Encodes the text, a sequence of tokens."""
         ids = {token: index for index, token in enumerate(tokens)}
-        self.data = torch.tensor([ids[character] for character in text])
+        self.data = torch.tensor([ids[token] for token in text])
         self.config = config
 
     def batch(self, offsets: np.ndarray, index: int) -> tuple[Tensor, Tensor]:

@@ -94,6 +94,8 @@ class Arguments:
     """Share of the corpus that is trained on, between 0 and 1; the rest validates."""
     start_token: bool = False
     """Words begin with a start token, so that first letters are learned too; not in the study."""
+    level: Annotated[str | None, of_preset("level")] = None
+    """char, or byte: any file as the bytes that it has, with a vocabulary of all 256."""
     dedupe: bool = False
     """A word that the list has twice is taken once: none is both trained and validated on."""
 

@@ -23,6 +23,7 @@ DATA: dict[str, Any] = dict(
     train_fraction=0.8,
     start_token=True,
     dedupe=False,
+    level="char",
 )
 TRAIN: dict[str, Any] = dict(
     epochs=10,
@@ -120,6 +121,14 @@ def test_record_from_before_a_field_came_means_what_was_done_then() -> None:
 def test_running_text_takes_no_switch_of_words(field: str) -> None:
     with pytest.raises(InputError, match=f"{field} must be false for running text: .*, got True"):
         override(PRESETS["shakespeare", "alpha"], **{field: True})
+
+
+def test_words_are_not_made_of_bytes() -> None:
+    assert override(PRESETS["shakespeare", "alpha"], level="byte").data.level == "byte"
+    with pytest.raises(InputError, match=r"level must be char for words: they have .*, got 'byte'"):
+        override(PRESETS["names", "alpha"], level="byte")
+    with pytest.raises(InputError, match="level must be one of char, byte, got 'word'"):
+        override(PRESETS["shakespeare", "alpha"], level="word")
 
 
 @pytest.mark.parametrize("values", [None, [], "alpha", 3])

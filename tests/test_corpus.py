@@ -260,8 +260,26 @@ def test_file_that_is_not_utf_8_is_an_error_that_says_where(tmp_path: Path) -> N
         load_corpus("shakespeare", str(path))
     assert str(error.value) == (
         f"the corpus {path} is not UTF-8 text: byte 0xd6 at offset 0; convert the file to UTF-8 "
-        "first"
+        "first, or train on bytes with --level byte"
     )
+    corpus = load_corpus("shakespeare", str(path), "byte")
+    assert corpus.content == path.read_bytes()
+    assert corpus.record.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert corpus.record.characters == 4
+
+
+def test_bytes_of_the_published_text_are_known_as_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DATA_DIR_VARIABLE, str(tmp_path))
+    (tmp_path / "small.txt").write_bytes(DATA)
+    corpus = load_corpus("shakespeare", level="byte")
+    assert (corpus.content, corpus.record.is_published) == (DATA, True)
+    (tmp_path / "small.txt").write_bytes(WRONG)
+    with pytest.raises(InputError, match=r"is not the published small\.txt"):
+        load_corpus("shakespeare", level="byte")
+    builtin = load_corpus("shakespeare", "builtin", "byte").content
+    assert builtin == load_corpus("shakespeare", "builtin").text.encode()
 
 
 @pytest.mark.parametrize(

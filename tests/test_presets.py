@@ -46,6 +46,7 @@ TABLE: dict[str, list[Any]] = {
     "train_fraction":  [0.9, 0.9, 0.9, 0.8, 0.8, 0.8],
     "start_token":     [False] * 6,
     "dedupe":          [False] * 6,
+    "level":           ["char"] * 6,
     "seed":            [0] * 6,
     "dtype":           ["float32"] * 6,
     # Section 2: what the notebooks call their files and models.

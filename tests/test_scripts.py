@@ -506,7 +506,7 @@ FLAGS = {
     "train.py": "--model --dataset --corpus --out --resume --epochs --steps-per-epoch --batch-size "
     "--seq-len --learning-rate --embedding-dim --hidden-dim --num-layers --dropout --optimizer "
     "--schedule --weight-decay --clip --seed --dtype --summary --dry-run --quiet --start-token "
-    "--dedupe "
+    "--dedupe --level "
     "--no-compile-cache",
     "sample.py": "--prompt --length --num --greedy --temperature --top-k --stateless --seed "
     "--corpus --on-unknown --quiet --no-compile-cache",
@@ -723,3 +723,29 @@ def test_bad_input_gives_one_line_and_changes_nothing(
     before = contents(trained.folder)
     require_refusal(tmp_path, message, script, *arguments.split())
     assert contents(trained.folder) == before
+
+
+def test_any_file_trains_converts_and_continues_any_prompt_as_bytes(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from astra_torch.onnx_runtime import OnnxModel
+
+    corpus = tmp_path / "image.bin"
+    corpus.write_bytes(np.random.default_rng(0).bytes(3000))
+    train = ["--corpus", corpus, "--level", "byte", *TINY, "--out", tmp_path / "run"]
+    assert call("train.py", *train).code == 0
+    assert Run.open(tmp_path / "run").vocabulary.is_bytes
+    greedy = ["--prompt", "Ж\udcff", "--length", 40, "--quiet"]
+    expected = succeed("sample.py", tmp_path / "run", *greedy)
+    assert expected.startswith("Ж\udcff")
+    names = ["a.pth", "a.safetensors", "a.onnx"]
+    for name in names:
+        succeed("convert.py", tmp_path / "run", tmp_path / name)
+        if name != "a.onnx":
+            assert succeed("sample.py", tmp_path / name, *greedy) == expected
+    assert OnnxModel(tmp_path / "a.onnx").vocabulary.is_bytes
+    # Not even the notebook's form, which has no place for a vocabulary, needs to be told.
+    succeed("convert.py", tmp_path / "run", tmp_path / "bare.pth", "--weights-only")
+    assert succeed("sample.py", tmp_path / "bare.pth", *greedy) == expected
+    refusal = call("train.py", *train[:4], "--dataset", "names", "--out", tmp_path / "words")
+    assert refusal.code == 2
+    assert "level must be char for words" in refusal.err

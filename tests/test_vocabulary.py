@@ -17,6 +17,8 @@ from astra_jax.datasets import corpus_vocabulary
 from astra_jax.errors import InputError
 from astra_jax.vocabulary import Vocabulary, published_vocabulary
 
+BYTE_LEVEL = Vocabulary.of_bytes()
+
 
 @given(text=st.text(min_size=1, max_size=50))
 @settings(max_examples=100, deadline=None)
@@ -47,6 +49,36 @@ def test_the_names_study_has_a_to_z_as_2_to_27() -> None:
     assert len(vocabulary) == 28
     assert vocabulary.encode(string.ascii_lowercase).tolist() == list(range(2, 28))
     assert vocabulary.decode(np.array([0, 27, 1])) == "<PAD>z."
+
+
+@given(text=st.text(max_size=50))
+@settings(max_examples=50, deadline=None)
+def test_bytes_take_any_text(text: str) -> None:
+    ids = BYTE_LEVEL.encode(text)
+    assert ids.dtype == np.int32
+    assert bytes(ids.tolist()) == text.encode()
+    assert BYTE_LEVEL.decode(ids) == text
+
+
+@given(data=st.binary(max_size=40), cuts=st.lists(st.integers(0, 40), max_size=6))
+@settings(max_examples=100, deadline=None)
+def test_bytes_that_come_in_pieces_read_as_in_one(data: bytes, cuts: list[int]) -> None:
+    ids = np.frombuffer(data, np.uint8).astype(np.int32)
+    decode = BYTE_LEVEL.decoder()
+    pieces = [decode(piece) for piece in np.split(ids, sorted(cuts))]
+    whole = data.decode("utf-8", "replace")
+    assert "".join(pieces) + decode(ids[:0], final=True) == whole == BYTE_LEVEL.decode(ids)
+    # A prompt from the command line may hold any bytes; Python hides them in surrogates.
+    assert np.array_equal(BYTE_LEVEL.encode(data.decode("utf-8", "surrogateescape")), ids)
+
+
+def test_bytes_refuse_what_is_no_text_and_tell_themselves_briefly() -> None:
+    message = r"character '.ud800' at position 2 is half of a surrogate"
+    with pytest.raises(InputError, match=message):
+        BYTE_LEVEL.encode("a\ud800")
+    assert BYTE_LEVEL.describe() == "the 256 bytes"
+    assert len(BYTE_LEVEL) == 256
+    assert not Vocabulary.of_text("".join(map(chr, range(256)))).is_bytes
 
 
 def test_encode_of_nothing_is_nothing() -> None:
@@ -117,8 +149,8 @@ def test_published_vocabulary_is_that_of_the_published_corpus(
 
 @pytest.mark.parametrize(
     "vocabulary",
-    [Vocabulary.of_text('é\n\\"\u2028\U0001f600'), Vocabulary.of_words(["ab"])],
-    ids=["text", "words"],
+    [Vocabulary.of_text('é\n\\"\u2028\U0001f600'), Vocabulary.of_words(["ab"]), BYTE_LEVEL],
+    ids=["text", "words", "bytes"],
 )
 def test_vocabulary_comes_back_from_json_as_it_was(vocabulary: Vocabulary) -> None:
     assert Vocabulary.from_dict(json.loads(json.dumps(vocabulary.to_dict()))) == vocabulary

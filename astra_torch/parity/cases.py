@@ -197,5 +197,5 @@ def _twin(preset: Preset, split: Split) -> tuple[TextBatches | WordBatches, int]
         twin = WordBatches(words, vocabulary.tokens, preset.data)
         return twin, preset.train.steps_per_epoch or twin.num_batches
     assert isinstance(data, TextWindows)
-    text = vocabulary.decode(np.asarray(data.tokens))
-    return TextBatches(text, vocabulary.tokens, preset.data), steps_in_epoch(preset, data)
+    tokens = [vocabulary.tokens[i] for i in np.asarray(data.tokens)]
+    return TextBatches(tokens, vocabulary.tokens, preset.data), steps_in_epoch(preset, data)

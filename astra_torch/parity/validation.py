@@ -141,9 +141,9 @@ def _known_corpus(trained: TrainedModel) -> str | None:
 
 
 def _split(preset: Preset, source: str | None) -> tuple[CorpusRecord, Split]:
-    corpus = load_corpus(preset.data.dataset, source)
+    corpus = load_corpus(preset.data.dataset, source, preset.data.level)
     key = Keys.from_seed(preset.train.seed).split
-    return corpus.record, split_corpus(corpus.text, preset.data, key)
+    return corpus.record, split_corpus(corpus.content, preset.data, key)
 
 
 def validate(
