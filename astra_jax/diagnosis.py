@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent
 def first_offender(
     trainer: Trainer, params: nnx.State, batch: Batch, keep: Bool[Array, "L T B H"] | None
 ) -> str:
-    """Returns which tensor of a step, in the order of computation, is the first not finite, and how.
+    """Returns which tensor of a step is, in the order of computation, the first to break, and how.
 
     Args:
         trainer: of the model.
