@@ -11,12 +11,10 @@ from tensorboardX.proto import event_pb2
 
 from astra_jax import experiments, fitting
 from astra_jax.charts import bits
-from astra_jax.errors import StoppedError
 from astra_jax.progress import Several, Snapshot
 from astra_jax.runs import Run
 from astra_jax.tensorboard import FOLDER, TensorBoardProgress
 from tests.commands import call
-from tests.test_resume import Signal
 from tests.trainings import TEXT, Begin, Silent
 
 messages: Any = event_pb2
@@ -49,17 +47,25 @@ def _short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting._Pace, "steps", lambda self, remaining: min(2, remaining))
 
 
+class PowerCut(Silent):
+    """Ends a training where nothing of the epoch's steps has been saved."""
+
+    def steps(self, snapshot: Snapshot) -> None:
+        if snapshot.epoch == 2 and snapshot.step > 3:
+            raise ZeroDivisionError
+
+
 def train(run: Run, split: Any, *listeners: Silent) -> None:
     with TensorBoardProgress(run.folder) as events:
-        fitting.fit(run, split, Several([*listeners, events]))
+        fitting.fit(run, split, Several([events, *listeners]))
 
 
 @pytest.mark.usefixtures("_short_calls")
 def test_events_go_on_where_an_interrupted_run_does(begin: Begin) -> None:
     run, split = begin(TEXT)
     told = Silent()
-    with pytest.raises(StoppedError):
-        train(run, split, Signal(15, epoch=2, step=2), told)
+    with pytest.raises(ZeroDivisionError):
+        train(run, split, told, PowerCut())
     resumed, split = experiments.resume(run.folder)
     train(resumed, split, told)
     read = scalars(run)
