@@ -164,12 +164,12 @@ def test_report_overlays_runs(tmp_path: Path) -> None:
         Folder(tmp_path / "one" / "run").run(epochs=10),
         Folder(tmp_path / "two" / "run").run(override(ALPHA, seed=1), epochs=3),
         Folder(tmp_path / "small").run(override(ALPHA, hidden_dim=8), epochs=1),
-        Folder(tmp_path / "new").run(epochs=0),
+        Folder(tmp_path / "new\udcff").run(epochs=0),
     ]
     shown = Page(write_report(runs, tmp_path / "page.html", with_samples=False)[0])
     assert set(shown.curves().values()) == {3}
     assert "train-loss-title" in shown.curves()
-    for text in ("4 runs", "run (1) ·", "run (2) ·", "small ·", "new ·", "no epoch done yet"):
+    for text in ("4 runs", "run (1) ·", "run (2) ·", "small ·", "new\ufffd ·", "no epoch done yet"):
         assert text in shown.text
     assert shown.text.count("published, Astra-α, epoch 10: 1.6276") == 1
     assert shown.text.count("published estimate, Astra-α, epoch 10: 1.7015") == 1

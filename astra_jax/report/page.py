@@ -75,7 +75,7 @@ def _environment() -> jinja2.Environment:
 
 def _labels(runs: Sequence[Run]) -> list[str]:
     """Returns the folders' names, numbered where they are the same."""
-    names = [run.folder.resolve().name for run in runs]
+    names = [_UNPRINTABLE.sub("\ufffd", run.folder.resolve().name) for run in runs]
     seen: Counter[str] = Counter()
     labels = []
     for name in names:
