@@ -47,7 +47,9 @@ def test_training_that_cannot_fit_is_refused_and_one_that_can_is_not(
 ) -> None:
     for preset in PRESETS.values():
         require_memory(preset)
-    for fields in (dict(hidden_dim=10**7), dict(batch_size=10**9), dict(steps_per_epoch=10**12)):
+    monkeypatch.setattr(sizing, "machine_memory", lambda: 2**34)
+    largest = dict(hidden_dim=2**16, num_layers=2**8), dict(batch_size=2**16)
+    for fields in (*largest, dict(steps_per_epoch=2**24, batch_size=2**10)):
         with pytest.raises(InputError, match=r"^the training needs about .* this machine has .*B:"):
             require_memory(override(ALPHA, **fields))
     need = Memory.of(ALPHA).total
