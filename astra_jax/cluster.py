@@ -124,6 +124,8 @@ class Placement:
 
     def _replicate(self, leaf: Any) -> Any:
         sharding = NamedSharding(self.mesh, P())
+        if getattr(leaf, "sharding", None) == sharding:
+            return leaf
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             data = jax.device_put(np.asarray(jax.random.key_data(leaf)), sharding)
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-from astra_jax import builtin_corpus
+from astra_jax import builtin_corpus, token_files
 from astra_jax.atomic import write_bytes
 from astra_jax.config import DatasetName, Level, Record
 from astra_jax.errors import InputError
+from astra_jax.token_files import TokenFile, not_utf_8, open_tokens
 
 Origin = Literal["file", "data folder", "cache", "download", "built-in", "imported"]
 
@@ -87,14 +88,19 @@ class CorpusRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """A text, or bytes, and where it came from; for names, one word a line."""
+    """A text, or bytes, and where it came from; for names, one word a line.
 
-    content: str | bytes
+    Attributes:
+        content: of running text that is large, a file of ids.
+        record: what a run knows of it.
+    """
+
+    content: str | bytes | TokenFile
     record: CorpusRecord
 
     @property
     def text(self) -> str:
-        """The text of a corpus of characters."""
+        """The text of a corpus of characters that is not large."""
         assert isinstance(self.content, str)
         return self.content
 
@@ -116,13 +122,16 @@ def load_corpus(dataset: DatasetName, source: str | None = None, level: Level = 
     if source == BUILTIN:
         return _builtin(dataset, level)
     if source is not None:
-        return _read(Path(source), Path(source).name, "file", level)
+        # Words are padded into arrays, for which they must be in memory.
+        path, running = Path(source), dataset != "names"
+        return _read(path, path.name, "file", level, may_be_large=running)
     published = PUBLISHED[dataset]
     for folder, origin in _folders():
         path = folder / published.file_name
         if path.is_file():
             corpus = _read(path, published.file_name, origin, level)
             advice = f"remove it, or train on it as it is with --corpus {path}"
+            assert not isinstance(corpus.content, TokenFile)
             _verify(_bytes(corpus.content), published, str(path), advice)
             return corpus
     return _download(published, level) or _builtin(dataset, level)
@@ -152,7 +161,12 @@ def _bytes(content: str | bytes) -> bytes:
 
 
 def _corpus(content: str | bytes, name: str, origin: Origin, path: str | None) -> Corpus:
-    digest = hashlib.sha256(_bytes(content)).hexdigest()
+    return _identified(content, hashlib.sha256(_bytes(content)).hexdigest(), name, origin, path)
+
+
+def _identified(
+    content: str | bytes | TokenFile, digest: str, name: str, origin: Origin, path: str | None
+) -> Corpus:
     name = {entry.sha256: entry.title for entry in PUBLISHED.values()}.get(digest, _printable(name))
     record = CorpusRecord(
         name=name, origin=origin, path=path, sha256=digest, characters=len(content)
@@ -160,11 +174,17 @@ def _corpus(content: str | bytes, name: str, origin: Origin, path: str | None) -
     return Corpus(content=content, record=record)
 
 
-def _read(path: Path, name: str, origin: Origin, level: Level) -> Corpus:
+def _read(
+    path: Path, name: str, origin: Origin, level: Level, *, may_be_large: bool = False
+) -> Corpus:
+    where = str(path.absolute()) if origin == "file" else None
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             # A run folder may name one, and neither a pipe nor a device needs to have an end.
             raise InputError(f"the corpus {path} is not a file: save the text in one first")
+        if may_be_large and path.stat().st_size >= token_files.LARGE_BYTES:
+            encoded = open_tokens(path, level, cache_folder())
+            return _identified(encoded.tokens, encoded.sha256, name, origin, where)
         data = path.read_bytes()
         # A byte order mark is not part of the text.
         content = data if level == "byte" else data.decode("utf-8-sig")
@@ -174,12 +194,8 @@ def _read(path: Path, name: str, origin: Origin, level: Level) -> Corpus:
             f"give a UTF-8 text file, or {BUILTIN!r} for the built-in text"
         ) from error
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"the corpus {path} is not UTF-8 text: byte {error.object[error.start]:#04x} at "
-            f"offset {error.start}; convert the file to UTF-8 first, or train on bytes with "
-            "--level byte"
-        ) from error
-    return _corpus(content, name, origin, str(path.absolute()) if origin == "file" else None)
+        raise not_utf_8(path, error.object[error.start], error.start) from error
+    return _corpus(content, name, origin, where)
 
 
 def _printable(name: str) -> str:

@@ -7,6 +7,7 @@ targets are ignored, so a partial batch has the shape, and the mean, that it sho
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -18,9 +19,13 @@ from jaxtyping import Array, Int, Key
 from astra_jax.config import DataConfig, DatasetName
 from astra_jax.errors import InputError
 from astra_jax.losses import IGNORE
+from astra_jax.token_files import TokenFile
 from astra_jax.vocabulary import Vocabulary
 
 EMPTY = -1
+
+STAGE_TOKENS = 1 << 23
+"""Ids of large data that lie on the device at a time, 32 MiB of them: some seconds of training."""
 
 
 class Batch(NamedTuple):
@@ -33,6 +38,22 @@ class Batch(NamedTuple):
 
     inputs: Int[Array, "B T"]
     targets: Int[Array, "B T"]
+
+
+class Stage(NamedTuple):
+    """Data on the device that has what some batches need.
+
+    Attributes:
+        data: it.
+        rows: of its batches.
+        first: how many batches before these it leaves out.
+        num_batches: how many of the batches asked for it has.
+    """
+
+    data: "Dataset"
+    rows: Int[Array | np.ndarray, "S B"]
+    first: int
+    num_batches: int
 
 
 @runtime_checkable
@@ -61,28 +82,45 @@ class Dataset(Protocol):
         """Returns rows that have every target once."""
         ...
 
-    def batch(self, rows: Int[Array, " B"]) -> Batch:
-        """Returns the arrays of one batch."""
+    def stage(self, rows: Int[Array | np.ndarray, "S B"], begin: int, count: int) -> Stage:
+        """Brings to the device what batches from `rows[begin]` on need, at most `count` of them.
+
+        Data that lies there already has all of them.
+        """
         ...
+
+    def batch(self, rows: Int[Array, " B"]) -> Batch:
+        """Returns the arrays of one batch of data that lies on the device."""
+        ...
+
+
+def stages(data: Dataset, rows: Int[Array | np.ndarray, "S B"]) -> Iterator[Stage]:
+    """Yields what all batches need, stretch after stretch."""
+    begin = 0
+    while begin < len(rows):
+        stage = data.stage(rows, begin, len(rows) - begin)
+        yield stage
+        begin += stage.num_batches
 
 
 def _static() -> Any:
     return field(metadata={"static": True})
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class TextWindows:
-    """Windows of running text; a row is the offset of a window's first character."""
+class _Windows:
+    """Windows of running text, wherever it lies; a row is the offset of the first character."""
 
-    tokens: Int[Array, " N"]
-    seq_len: int = _static()
-    batch_size: int = _static()
+    seq_len: int
+    batch_size: int
+
+    def __len__(self) -> int:
+        """Returns the characters of the text."""
+        raise NotImplementedError
 
     @property
     def num_targets(self) -> int:
         """Every character but the first."""
-        return self.tokens.shape[0] - 1
+        return len(self) - 1
 
     @property
     def max_steps(self) -> None:
@@ -91,7 +129,7 @@ class TextWindows:
 
     def epoch_rows(self, key: Key[Array, ""], num_steps: int) -> Int[Array, "S B"]:
         """Draws offsets uniformly from [0, n - seq_len - 1), the study's range."""
-        end = self.tokens.shape[0] - self.seq_len - 1
+        end = len(self) - self.seq_len - 1
         return jax.random.randint(key, (num_steps, self.batch_size), 0, end, jnp.int32)
 
     def estimate_rows(self, key: Key[Array, ""]) -> Int[Array, "S B"]:
@@ -102,6 +140,23 @@ class TextWindows:
         """Returns the offsets of windows side by side; the last one may be cut short."""
         return _in_batches(np.arange(0, self.num_targets, self.seq_len), self.batch_size)
 
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TextWindows(_Windows):
+    """Windows of text that lies on the device."""
+
+    tokens: Int[Array, " N"]
+    seq_len: int = _static()
+    batch_size: int = _static()
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    def stage(self, rows: Int[Array | np.ndarray, "S B"], begin: int, count: int) -> Stage:
+        """Returns itself."""
+        return Stage(self, rows, 0, min(count, len(rows) - begin))
+
     def batch(self, rows: Int[Array, " B"]) -> Batch:
         """Returns the windows and, shifted by one, their targets."""
         places = rows[:, None] + jnp.arange(self.seq_len + 1, dtype=rows.dtype)[None]
@@ -109,6 +164,50 @@ class TextWindows:
         last = self.tokens.shape[0] - 1
         counted = (rows[:, None] != EMPTY) & (places[:, 1:] <= last)
         return Batch(windows[:, :-1], jnp.where(counted, windows[:, 1:], IGNORE))
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True, eq=False)
+class MappedWindows(_Windows):
+    """Windows of text that lies in a file, from which batches bring what they need."""
+
+    tokens: TokenFile
+    seq_len: int
+    batch_size: int
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def stage(self, rows: Int[Array | np.ndarray, "S B"], begin: int, count: int) -> Stage:
+        """Lays the windows of some batches side by side, into text that is always as long.
+
+        So one compiled program serves all stretches of equally many rows, and equal rows make
+        equal batches, wherever the text lies. A window that the end of the text cuts short must
+        be cut short here too: the last characters of the text are the last here.
+        """
+        width, length = self.seq_len + 1, len(self)
+        capacity = _even_share(len(rows), STAGE_TOKENS // (self.batch_size * width))
+        wanted = np.asarray(rows[begin : begin + min(count, capacity)])
+        size = capacity * wanted.shape[1] * width + self.seq_len
+        text = np.zeros(size, np.int32)
+        places = np.full((capacity, wanted.shape[1]), EMPTY, np.int32)
+        for index, batch in enumerate(wanted):
+            place = index * batch.size * width
+            windows = self.tokens.windows(np.clip(batch, 0, length - width), width)
+            text[place : place + windows.size] = windows.ravel()
+            places[index] = place + width * np.arange(batch.size)
+        tail = np.array([length - self.seq_len])
+        text[-self.seq_len :] = self.tokens.windows(tail, self.seq_len)[0]
+        here = places[: len(wanted)]
+        here[:] = np.where(wanted + width > length, size - (length - wanted), here)
+        here[wanted == EMPTY] = EMPTY
+        data = TextWindows(jnp.asarray(text), self.seq_len, self.batch_size)
+        return Stage(data, jnp.asarray(places), begin, len(wanted))
+
+    def batch(self, rows: Int[Array, " B"]) -> Batch:
+        """Returns the windows and targets of one batch, brought here for it alone."""
+        stage = self.stage(rows[None], 0, 1)
+        return stage.data.batch(jnp.asarray(stage.rows[0]))
 
 
 @jax.tree_util.register_dataclass
@@ -140,6 +239,10 @@ class PaddedWords:
         """Returns every word once, in order."""
         return _in_batches(np.arange(self.inputs.shape[0]), self.batch_size)
 
+    def stage(self, rows: Int[Array | np.ndarray, "S B"], begin: int, count: int) -> Stage:
+        """Returns itself."""
+        return Stage(self, rows, 0, min(count, len(rows) - begin))
+
     def batch(self, rows: Int[Array, " B"]) -> Batch:
         """Returns the padded words and their targets."""
         targets = self.targets.at[rows].get(mode="clip")
@@ -161,20 +264,22 @@ class Split(NamedTuple):
     vocabulary: Vocabulary
 
 
-def split_corpus(content: str | bytes, config: DataConfig, key: Key[Array, ""]) -> Split:
+def split_corpus(
+    content: str | bytes | TokenFile, config: DataConfig, key: Key[Array, ""]
+) -> Split:
     """Returns the training and validation parts of a text, or of bytes.
 
     Running text is cut once, its first part trains. Words, one a line, are split at random.
 
     Args:
-        content: the whole corpus, as its level has it.
+        content: the whole corpus, as `load_corpus` found it.
         config: its kind, the share to train on, the shapes of a batch.
         key: decides the random split of words.
 
     Raises:
         InputError: the corpus is empty or too short, or a word cannot be used.
     """
-    if not content.strip():
+    if not isinstance(content, TokenFile) and not content.strip():
         raise InputError("the corpus is empty: give a file with text in it")
     if config.dataset == "names":
         assert isinstance(content, str)
@@ -182,8 +287,10 @@ def split_corpus(content: str | bytes, config: DataConfig, key: Key[Array, ""]) 
     return _split_running(content, config)
 
 
-def corpus_vocabulary(content: str | bytes, dataset: DatasetName) -> Vocabulary:
+def corpus_vocabulary(content: str | bytes | TokenFile, dataset: DatasetName) -> Vocabulary:
     """Returns the vocabulary that a text has as running text, as bytes or as a list of words."""
+    if isinstance(content, TokenFile):
+        return content.vocabulary
     if isinstance(content, bytes):
         return Vocabulary.of_bytes()
     words = dataset == "names"
@@ -195,12 +302,14 @@ def _words(text: str) -> list[str]:
     return [word for line in text.split("\n") if (word := line.strip())]
 
 
-def _split_running(content: str | bytes, config: DataConfig) -> Split:
+def _split_running(content: str | bytes | TokenFile, config: DataConfig) -> Split:
     vocabulary = corpus_vocabulary(content, config.dataset)
-    if isinstance(content, bytes):
+    if isinstance(content, str):
+        tokens = vocabulary.encode(content)
+    elif isinstance(content, bytes):
         tokens = np.frombuffer(content, np.uint8).astype(np.int32)
     else:
-        tokens = vocabulary.encode(content)
+        tokens = content
     cut = int(len(tokens) * config.train_fraction)
     needed = config.seq_len + 2
     if min(cut, len(tokens) - cut) < needed:
@@ -210,10 +319,18 @@ def _split_running(content: str | bytes, config: DataConfig) -> Split:
             f"seq_len {config.seq_len}; give a longer text or a smaller --seq-len"
         )
     train, validation = (
-        TextWindows(jnp.asarray(part), config.seq_len, config.batch_size)
-        for part in (tokens[:cut], tokens[cut:])
+        _windows(tokens, start, stop, config) for start, stop in ((0, cut), (cut, len(tokens)))
     )
     return Split(train, validation, vocabulary)
+
+
+def _windows(
+    tokens: Int[np.ndarray, " N"] | TokenFile, start: int, stop: int, config: DataConfig
+) -> TextWindows | MappedWindows:
+    sizes = config.seq_len, config.batch_size
+    if isinstance(tokens, TokenFile):
+        return MappedWindows(tokens.part(start, stop), *sizes)
+    return TextWindows(jnp.asarray(tokens[start:stop]), *sizes)
 
 
 def _split_words(text: str, config: DataConfig, key: Key[Array, ""]) -> Split:
@@ -278,6 +395,11 @@ def pad_words(
         inputs[row, : len(ids) - 1] = ids[:-1]
         targets[row, : len(ids) - 1] = ids[1:]
     return inputs, targets
+
+
+def _even_share(num: int, most: int) -> int:
+    """Returns of what length, at most, equally long stretches have so many in all."""
+    return math.ceil(num / math.ceil(num / max(1, most)))
 
 
 def _in_batches(rows: Int[Array | np.ndarray, " N"], batch_size: int) -> Int[Array, "S B"]:

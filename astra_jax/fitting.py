@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Int
+from jaxtyping import Int
 
 from astra_jax import cluster
 from astra_jax.config import Preset
@@ -188,8 +188,8 @@ class _Loop:
 
     def _train(self, training: Training, epoch: int) -> Training:
         """Runs the rest of an epoch's steps, reading each call's metrics while the next runs."""
-        rows = self.split.train.epoch_rows(jax.random.fold_in(self.keys.batches, epoch), self.steps)
-        shared = self.place.share(rows)
+        key = jax.random.fold_in(self.keys.batches, epoch)
+        rows = np.asarray(self.split.train.epoch_rows(key, self.steps))
         offset = epoch * self.steps
         step, end = offset + training.history.current.steps, offset + self.steps
         pending = None
@@ -201,8 +201,14 @@ class _Loop:
             if stop is not None:
                 self.saver.save(step, self._read(pending, training))
                 raise StoppedError(stop, step)
+            data, batches, first, count = self.train_data.stage(rows, step - offset, count)
             state, history = self.trainer.run_steps(
-                training.state, self.train_data, shared, offset, step + count, self.dropout_key
+                training.state,
+                self.place.replicate(data),
+                self.place.share(batches),
+                offset + first,
+                step + count,
+                self.dropout_key,
             )
             training = self._read(pending, training._replace(state=state))
             pending, step = _Call(step, count, rows, history), step + count
@@ -246,7 +252,10 @@ class _Loop:
         """Looks into the step that was not done, from the state before it, which is kept."""
         step = call.first + index
         batch, keep = self.trainer.step_inputs(
-            jnp.int32(step), self.split.train, call.rows[step % self.steps], self.keys.dropout
+            jnp.int32(step),
+            self.split.train,
+            jnp.asarray(call.rows[step % self.steps]),
+            self.keys.dropout,
         )
         params = jax.tree.map(jnp.asarray, cluster.local(state.params))
         inputs = self.trainer, params, batch, keep
@@ -257,17 +266,10 @@ class _Loop:
 
     def _evaluate(self, params: nnx.State, epoch: int) -> tuple[float, float]:
         """Returns the notebook's validation estimate and the full pass."""
-        drawn, every = (
-            self.place.share(rows)
-            for rows in (
-                self.split.validation.estimate_rows(
-                    jax.random.fold_in(self.keys.validation, epoch)
-                ),
-                self.split.validation.cover_rows(),
-            )
-        )
-        estimate = self.trainer.evaluate(params, self.validation_data, drawn)
-        full = self.trainer.evaluate(params, self.validation_data, every)
+        data = self.validation_data
+        drawn = data.estimate_rows(jax.random.fold_in(self.keys.validation, epoch))
+        estimate = self.trainer.evaluate(params, data, drawn, self.place)
+        full = self.trainer.evaluate(params, data, data.cover_rows(), self.place)
         return estimate.mean_of_batches, full.mean_of_targets
 
 
@@ -276,7 +278,7 @@ class _Call(NamedTuple):
 
     first: int
     steps: int
-    rows: Int[Array, "S B"]
+    rows: Int[np.ndarray, "S B"]
     history: StepMetrics
 
 

@@ -79,7 +79,8 @@ def time_steps(preset: Preset, split: Split) -> Timing:
 
     def run(state: TrainState, count: int) -> TrainState:
         first = int(state.step)
-        steps = trainer.run_steps(state, split.train, rows, first, first + count, keys.dropout)
+        data, batches, begin, count = split.train.stage(rows, first, count)
+        steps = trainer.run_steps(state, data, batches, begin, first + count, keys.dropout)
         return jax.block_until_ready(steps)[0]
 
     with arithmetic(preset.train.dtype):

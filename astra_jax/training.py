@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,9 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from astra_jax.cluster import Placement
 from astra_jax.config import Preset
-from astra_jax.datasets import Batch, Dataset
+from astra_jax.datasets import Batch, Dataset, stages
 from astra_jax.losses import cross_entropy, cross_entropy_sum
 from astra_jax.model import GRULanguageModel, draw_keep
 from astra_jax.optimizers import make_optimizer
@@ -231,10 +232,30 @@ class Trainer:
         state, history, _ = lax.while_loop(unfinished, body, carry)
         return state, history
 
-    def evaluate(self, params: nnx.State, data: Dataset, rows: Int[Array, "S B"]) -> Losses:
-        """Returns the losses of batches, without dropout, each sequence from zero states."""
-        sums, counts = jax.device_get(self._evaluate(params, data, rows))
-        return Losses(np.asarray(sums, np.float64), counts)
+    def evaluate(
+        self,
+        params: nnx.State,
+        data: Dataset,
+        rows: Int[Array, "S B"],
+        place: Placement | None = None,
+    ) -> Losses:
+        """Returns the losses of batches, without dropout, each sequence from zero states.
+
+        Args:
+            params: of the model.
+            data: what the rows are of.
+            rows: of the batches.
+            place: devices to share them; None takes them as they lie.
+        """
+        parts = []
+        for stage in stages(data, rows):
+            arrays: tuple[Any, Any] = stage.data, stage.rows
+            if place is not None:
+                arrays = place.replicate(stage.data), place.share(stage.rows)
+            losses = jax.device_get(self._evaluate(params, *arrays))
+            parts.append([values[: stage.num_batches] for values in losses])
+        sums, counts = (np.concatenate(values) for values in zip(*parts, strict=True))
+        return Losses(sums.astype(np.float64), counts)
 
     @functools.partial(jax.jit, static_argnames="self")
     def _evaluate(self, params, data, rows):

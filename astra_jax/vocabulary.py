@@ -18,7 +18,8 @@ PADDING, END = "<PAD>", "."
 BYTES = tuple(f"<0x{value:02X}>" for value in range(256))
 """The tokens of a vocabulary of bytes: one that has just these is one."""
 
-_NO_CODE_POINT = 0x110000  # One past the last that Unicode has.
+CODE_POINTS = 0x110000
+"""How many Unicode has; the largest is one less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ class Vocabulary:
     def _code_points(self) -> tuple[Int[np.ndarray, " C"], Int[np.ndarray, " C"]]:
         """Code points of the single-character tokens, ascending, and their ids."""
         pairs = sorted((ord(t), i) for i, t in enumerate(self.tokens) if len(t) == 1)
-        pairs.append((_NO_CODE_POINT, -1))
+        pairs.append((CODE_POINTS, -1))
         return np.array([p for p, _ in pairs]), np.array([i for _, i in pairs], np.int32)
 
     def encode(self, text: str) -> Int[np.ndarray, " N"]:

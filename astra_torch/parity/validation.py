@@ -12,6 +12,7 @@ from astra_jax.errors import InputError
 from astra_jax.fitting import steps_in_epoch
 from astra_jax.hashing import hash_arrays
 from astra_jax.presets import override
+from astra_jax.token_files import TokenFile
 from astra_jax.training import Keys
 from astra_torch import conversion
 from astra_torch.conversion import TrainedModel
@@ -142,6 +143,11 @@ def _known_corpus(trained: TrainedModel) -> str | None:
 
 def _split(preset: Preset, source: str | None) -> tuple[CorpusRecord, Split]:
     corpus = load_corpus(preset.data.dataset, source, preset.data.level)
+    if isinstance(corpus.content, TokenFile):
+        raise InputError(
+            f"{corpus.record.name} is too large to be compared in memory: give a shorter text of "
+            "the same characters by --corpus FILE"
+        )
     key = Keys.from_seed(preset.train.seed).split
     return corpus.record, split_corpus(corpus.content, preset.data, key)
 
