@@ -23,7 +23,8 @@ KEEP_LATEST = 2
 State = TypeVar("State")
 
 # What goes wrong in Orbax's threads is raised here as well, in one line.
-logging.getLogger("absl").setLevel(logging.CRITICAL)
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 class Saved(NamedTuple, Generic[State]):
@@ -47,15 +48,25 @@ class Checkpoints:
         Args:
             folder: of these checkpoints and nothing else.
             keep: how many of the newest are kept.
+
+        Raises:
+            InputError: the list of what is there is damaged.
+            OSError: the folder cannot be made.
         """
         self.folder = folder
-        self._checkpointer = ocp.training.Checkpointer(
-            str(folder.absolute()),
-            # Orbax's own choice is to save whenever it can and to keep everything.
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # pyright: ignore[reportArgumentType]
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),  # pyright: ignore[reportArgumentType]
-            cleanup_tmp_directories=True,
-        )
+        try:
+            self._checkpointer = ocp.training.Checkpointer(
+                str(folder.absolute()),
+                # Orbax's own choice is to save whenever it can and to keep everything.
+                save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # pyright: ignore[reportArgumentType]
+                preservation_policy=ocp.training.preservation_policies.LatestN(keep),  # pyright: ignore[reportArgumentType]
+                cleanup_tmp_directories=True,
+            )
+        except (ValueError, TypeError, LookupError) as error:
+            raise InputError(
+                f"a checkpoint in {folder} cannot be read ({type(error).__name__}: "
+                f"{(str(error).splitlines() or [''])[0]}); remove the damaged one"
+            ) from error
         self._pending: Any = None
 
     def __enter__(self) -> Self:

@@ -69,3 +69,40 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path):
 def test_no_checkpoint_is_said_so(tmp_path: Path):
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError, match="no checkpoint"):
         checkpoints.restore({"a": jnp.zeros(3)})
+
+
+# Orbax's threads may still be at it when the first of them has found the damage.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_no_flipped_bit_goes_unnoticed(tmp_path: Path):
+    state, rng = state_of(0), np.random.default_rng(0)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {"loss": 1.5})
+    files = [path for path in (tmp_path / "1").rglob("*") if path.is_file()]
+    refused = 0
+    for path in files * 5:
+        whole = path.read_bytes()
+        if not whole:
+            continue
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        try:
+            with Checkpoints(tmp_path) as checkpoints:
+                restored, record = checkpoints.restore(jax.eval_shape(lambda: state_of(0)))
+        except InputError:
+            refused += 1
+        else:  # Where nothing that is read has changed.
+            assert record == {"loss": 1.5}
+            for one, other in zip(jax.tree.leaves(restored), jax.tree.leaves(state), strict=True):
+                assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+        path.write_bytes(whole)
+    assert refused > len(files)
+
+
+def test_a_record_that_was_changed_is_refused(tmp_path: Path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state_of(0), {"loss": 1.5})
+    path = tmp_path / "1" / "_CHECKPOINT_METADATA"
+    path.write_text(path.read_text().replace("1.5", "0.5"))
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError, match="its sha256 is"):
+        checkpoints.restore(jax.eval_shape(lambda: state_of(0)))
