@@ -178,6 +178,7 @@ def _unsafe_writes(path: Path) -> list[str]:
         mode = [ast.unparse(argument) for argument in (*call.args[-1:], *call.keywords)]
         opens = ast.unparse(call.func) in ("open", "io.open") or (name == "open" and mode)
         unsafe = opens and any(set(text) & set("wax+") and "'" in text for text in mode)
+        unsafe = unsafe and ast.unparse(call.func) != "temporary.open"
         if name in ("write_text", "write_bytes", "touch", "tofile", "savetxt", "savez"):
             unsafe = ast.unparse(call.func) != "temporary.write_bytes"
         if name in WRITERS and len(call.args) > WRITERS[name]:
