@@ -24,8 +24,8 @@ from astra_jax.vocabulary import Vocabulary
 
 EMPTY = -1
 
-STAGE_TOKENS = 1 << 23
-"""Ids of large data that lie on the device at a time, 32 MiB of them: some seconds of training."""
+STAGE_TOKENS = 1 << 21
+"""Ids of large data that lie on the device at a time, 8 MiB of them: some hundred batches."""
 
 
 class Batch(NamedTuple):
@@ -168,7 +168,7 @@ class TextWindows(_Windows):
 
 @jax.tree_util.register_static
 @dataclass(frozen=True, eq=False)
-class MappedWindows(_Windows):
+class StoredWindows(_Windows):
     """Windows of text that lies in a file, from which batches bring what they need."""
 
     tokens: TokenFile
@@ -326,10 +326,10 @@ def _split_running(content: str | bytes | TokenFile, config: DataConfig) -> Spli
 
 def _windows(
     tokens: Int[np.ndarray, " N"] | TokenFile, start: int, stop: int, config: DataConfig
-) -> TextWindows | MappedWindows:
+) -> TextWindows | StoredWindows:
     sizes = config.seq_len, config.batch_size
     if isinstance(tokens, TokenFile):
-        return MappedWindows(tokens.part(start, stop), *sizes)
+        return StoredWindows(tokens.part(start, stop), *sizes)
     return TextWindows(jnp.asarray(tokens[start:stop]), *sizes)
 
 

@@ -58,21 +58,25 @@ class TokenFile:
     def windows(self, starts: Int[np.ndarray, " W"], length: int) -> Int[np.ndarray, "W {length}"]:
         """Returns the ids that stand from each of some places on.
 
-        The file is mapped for this one call: pages that were read no longer count as this
-        process's memory, which so does not grow with what it has seen.
+        They are read, not mapped: the pages of a mapped file count as this process's memory, and
+        there come to be as many of them as the file has.
 
         Raises:
             InputError: the file is gone, or shorter than it was.
         """
-        offset = self.start * self.dtype.itemsize
+        found = np.empty((len(starts), length), self.dtype)
         try:
-            ids = np.memmap(self.path, self.dtype, "r", offset, (self.length,))
-        except (OSError, ValueError) as error:
+            with self.path.open("rb", buffering=0) as file:
+                for window, start in zip(found, (self.start + starts).tolist(), strict=True):
+                    file.seek(start * self.dtype.itemsize)
+                    if file.readinto(window.data) != window.nbytes:
+                        raise EOFError
+        except (OSError, EOFError) as error:
             raise InputError(
                 f"{self.path} was removed or cut while it was trained on: begin again, or go on "
                 "with the run by --resume"
             ) from error
-        return np.lib.stride_tricks.sliding_window_view(ids, length)[starts].astype(np.int32)
+        return found.astype(np.int32)
 
 
 class Encoded(NamedTuple):
