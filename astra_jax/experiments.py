@@ -34,20 +34,23 @@ BUILTIN_WARNING = (
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-def begin(preset: Preset, corpus_source: str | None, folder: Path | None) -> tuple[Run, Split]:
+def begin(
+    preset: Preset, corpus_source: str | None, folder: Path | None, *, remat: bool = False
+) -> tuple[Run, Split]:
     """Makes a new run folder for a preset and a corpus, whose vocabulary sizes the model.
 
     Args:
         preset: what to train, and how.
         corpus_source: see `load_corpus`.
         folder: see `Run.create`.
+        remat: whether it is to be trained in little memory.
 
     Raises:
         InputError: the corpus, the folder or the recipe cannot be used.
     """
     if folder is None and jax.process_count() > 1:
         raise InputError("several processes must know one folder: give --out to each")
-    preset, corpus, split = prepare(preset, corpus_source)
+    preset, corpus, split = prepare(preset, corpus_source, remat=remat)
     run = Run.create(folder, preset, split.vocabulary, corpus) if cluster.is_primary() else None
     cluster.wait_for_all("the run folder is made")
     if run is None:
@@ -56,23 +59,27 @@ def begin(preset: Preset, corpus_source: str | None, folder: Path | None) -> tup
     return run, split
 
 
-def prepare(preset: Preset, corpus_source: str | None) -> tuple[Preset, CorpusRecord, Split]:
+def prepare(
+    preset: Preset, corpus_source: str | None, *, remat: bool = False
+) -> tuple[Preset, CorpusRecord, Split]:
     """Finds a preset's corpus and sizes the model by it; allocates nothing else, writes nothing.
 
     Args:
         preset: what to train, and how.
         corpus_source: see `load_corpus`.
+        remat: whether it is to be trained in little memory.
 
     Raises:
         InputError: the corpus or the recipe cannot be used, or the training does not fit into
             the machine's memory.
     """
-    require_memory(preset)  # Once before a corpus is fetched, once with its own vocabulary.
+    # Once before a corpus is fetched, once with its own vocabulary.
+    require_memory(preset, remat=remat)
     corpus = load_corpus(preset.data.dataset, corpus_source, preset.data.level)
     split = split_corpus(corpus.content, preset.data, Keys.from_seed(preset.train.seed).split)
     preset = override(preset, vocab_size=len(split.vocabulary))
     steps_in_epoch(preset, split.train)
-    require_memory(preset)
+    require_memory(preset, remat=remat)
     return preset, corpus.record, split
 
 

@@ -16,6 +16,7 @@ from astra_jax.config import Preset
 from astra_jax.datasets import Dataset, Split
 from astra_jax.diagnosis import find_operation, first_offender
 from astra_jax.errors import DivergedError, InputError, StoppedError
+from astra_jax.gru import BACKENDS
 from astra_jax.locks import locked
 from astra_jax.metrics import EpochMetrics, History
 from astra_jax.model import arithmetic
@@ -69,11 +70,28 @@ class FitOptions:
         saving: how often it is saved.
         debug_nans: whether a training that diverges is to say which operation did it.
         devices: that share the batches; several add in another order than one, no more.
+        backend: of the recurrence, one of `gru.BACKENDS`; None chooses.
+        remat: whether gradients are to cost time rather than memory.
     """
 
     saving: SavePolicy = field(default_factory=SavePolicy)
     debug_nans: bool = False
     devices: cluster.Devices = None
+    backend: str | None = None
+    remat: bool = False
+
+    def trainer(self, preset: Preset, steps_per_epoch: int) -> tuple[Trainer, cluster.Placement]:
+        """Returns a training's programs, and the devices that they are for.
+
+        Raises:
+            InputError: there are no such devices or backend, or the batch cannot be shared.
+        """
+        if self.backend is not None and self.backend not in BACKENDS:
+            known = ", ".join(BACKENDS)
+            raise InputError(f"unknown --backend {self.backend!r}: choose one of {known}")
+        place = cluster.Placement.of(self.devices, preset)
+        mesh = place.mesh_of_several
+        return Trainer(preset, steps_per_epoch, mesh, self.backend, self.remat), place
 
 
 def fit(run: Run, split: Split, progress: Progress, options: FitOptions | None = None) -> None:
@@ -139,8 +157,7 @@ class _Loop:
         self.run_folder, self.preset, self.options = run, run.preset, options
         self.split, self.progress, self.saver, self.stop = split, progress, saver, stop
         self.steps = steps_in_epoch(run.preset, split.train)
-        self.place = cluster.Placement.of(options.devices, run.preset.data.batch_size)
-        self.trainer = Trainer(run.preset, self.steps, self.place.mesh_of_several)
+        self.trainer, self.place = options.trainer(run.preset, self.steps)
         self.keys = Keys.from_seed(run.preset.train.seed)
         self.learning_rate = learning_rate_schedule(run.preset.train, self.steps)
         self.step_chars = run.preset.data.batch_size * run.preset.data.seq_len

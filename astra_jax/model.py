@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key
+from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from astra_jax.config import DtypeName, ModelConfig
-from astra_jax.gru import GRUWeights, gru
+from astra_jax.gru import Embedded, GRUWeights, gru
 from astra_jax.initializers import standard_normal, uniform_fan_in
 
 LAYER_NORM_EPSILON = 1e-5
@@ -17,18 +17,9 @@ LAYER_NORM_EPSILON = 1e-5
 
 
 class GRULayer(nnx.Module):
-    """One recurrent layer; equations and gate order in `astra_jax.gru`."""
+    """The trained arrays of one recurrent layer; equations and gate order in `astra_jax.gru`."""
 
-    def __init__(
-        self,
-        input_dim: int,
-        hidden_dim: int,
-        *,
-        dropout: float,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
-    ):
+    def __init__(self, input_dim: int, hidden_dim: int, *, param_dtype: DTypeLike, rngs: nnx.Rngs):
         """Draws the weights as torch does; the second biases of r and z begin at zero."""
         from_input, from_state = uniform_fan_in(input_dim), uniform_fan_in(hidden_dim)
         self.kernel_ih = nnx.Param(
@@ -39,20 +30,13 @@ class GRULayer(nnx.Module):
         )
         self.bias_ih = nnx.Param(from_input(rngs.params(), (3, hidden_dim), param_dtype))
         self.bias_hh = nnx.Param(jnp.zeros((2, hidden_dim), param_dtype))
-        self.dropout = dropout
-        self.dtype = dtype
 
-    def __call__(
-        self,
-        inputs: Float[Array, "T B E"],
-        h_0: Float[Array, "B H"],
-        keep: Bool[Array, "T B H"] | None = None,
-    ) -> tuple[Float[Array, "T B H"], Float[Array, "B H"]]:
-        """Runs the layer over time-major inputs; see `astra_jax.gru.gru`."""
-        weights = GRUWeights(
+    @property
+    def weights(self) -> GRUWeights:
+        """The arrays, as `gru` takes them."""
+        return GRUWeights(
             self.kernel_ih[...], self.kernel_hh[...], self.bias_ih[...], self.bias_hh[...]
         )
-        return gru(weights, inputs, h_0, keep, self.dropout, dtype=self.dtype)
 
 
 class GRULanguageModel(nnx.Module):
@@ -62,12 +46,30 @@ class GRULanguageModel(nnx.Module):
     `param_dtype`, so bfloat16 arithmetic does not wear the carried state away.
     """
 
-    def __init__(self, config: ModelConfig, *, dtype: DtypeName = "float32", rngs: nnx.Rngs):
-        """Draws a new model of the given shape, in torch's default distributions."""
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        dtype: DtypeName = "float32",
+        backend: str | None = None,
+        remat: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        """Draws a new model of the given shape, in torch's default distributions.
+
+        Args:
+            config: the shape.
+            dtype: of the matrix products.
+            backend: of the recurrence; see `astra_jax.gru.gru`, and so the next.
+            remat: whether gradients are to cost time rather than memory.
+            rngs: where the weights come from.
+        """
         compute, param = jnp.dtype(dtype), param_dtype(dtype)
         hidden = config.hidden_dim
         widths = [config.embedding_dim] + [hidden] * (config.num_layers - 1)
         self.config = config
+        self.dtype = compute
+        self.backend, self.remat = backend, remat
         self.embedding = nnx.Embed(
             config.vocab_size,
             config.embedding_dim,
@@ -76,15 +78,7 @@ class GRULanguageModel(nnx.Module):
             rngs=rngs,
         )
         self.layers = nnx.List(
-            GRULayer(
-                width,
-                hidden,
-                dropout=config.dropout,
-                dtype=compute,
-                param_dtype=param,
-                rngs=rngs,
-            )
-            for width in widths
+            GRULayer(width, hidden, param_dtype=param, rngs=rngs) for width in widths
         )
         self.norm = _layer_norm(hidden, param, rngs) if config.layer_norm else None
         self.head = nnx.Linear(
@@ -109,7 +103,7 @@ class GRULanguageModel(nnx.Module):
         Args:
             tokens: ids of the characters read.
             h_0: the layers' states before the first character; None is zeros.
-            keep: dropout's survivors, from `draw_keep`; None is evaluation.
+            keep: dropout's survivors, from `dropout.draw_keep`; None is evaluation.
         """
         hiddens, last = self.hidden_states(tokens, h_0, keep)
         outputs = hiddens[-1] if self.norm is None else self.norm(hiddens[-1])
@@ -123,15 +117,17 @@ class GRULanguageModel(nnx.Module):
     ) -> tuple[list[Float[Array, "T B H"]], Float[Array, "L B H"]]:
         """Returns each layer's time-major outputs, and the layers' last states."""
         # Time-major from the start: turning the ids costs nothing, turning states would.
-        hidden = self.embedding(tokens.T)
-        if h_0 is None:
-            h_0 = self.initial_state(tokens.shape[0])
-        hiddens, last = [], []
-        for index, layer in enumerate(self.layers):
-            hidden, h_n = layer(hidden, h_0[index], None if keep is None else keep[index])
-            hiddens.append(hidden)
-            last.append(h_n)
-        return hiddens, jnp.stack(last)
+        inputs = Embedded(self.embedding.embedding[...], tokens.T)
+        return gru(
+            [layer.weights for layer in self.layers],
+            inputs,
+            self.initial_state(tokens.shape[0]) if h_0 is None else h_0,
+            keep,
+            self.config.dropout,
+            dtype=self.dtype,
+            backend=self.backend,
+            remat=self.remat,
+        )
 
     def initial_state(self, batch_size: int) -> Float[Array, "L B H"]:
         """Returns the zero states that every sequence begins with."""
@@ -168,17 +164,3 @@ def arithmetic(dtype: DtypeName) -> Iterator[None]:
         yield
     finally:
         jax.config.update("jax_enable_x64", before)
-
-
-def draw_keep(
-    key: Key[Array, ""], config: ModelConfig, batch_size: int, seq_len: int
-) -> Bool[Array, "L T B H"] | None:
-    """Draws which state elements survive dropout; None where the model has none.
-
-    Drawn outside the recurrence, so that two frameworks can be given the same, and from
-    float32 numbers whatever the model's type, so that a seed means the same in each.
-    """
-    if config.dropout == 0.0:
-        return None
-    shape = (config.num_layers, seq_len, batch_size, config.hidden_dim)
-    return jax.random.uniform(key, shape, jnp.float32) >= config.dropout

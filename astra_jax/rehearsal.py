@@ -12,11 +12,11 @@ import jax
 from astra_jax.config import Preset, Record
 from astra_jax.corpus import CorpusRecord
 from astra_jax.datasets import Split
-from astra_jax.fitting import steps_in_epoch
+from astra_jax.fitting import FitOptions, steps_in_epoch
 from astra_jax.model import arithmetic
 from astra_jax.progress import duration
 from astra_jax.sizing import Memory, machine_memory, readable
-from astra_jax.training import MAX_STEPS_PER_CALL, Keys, Trainer, TrainState
+from astra_jax.training import MAX_STEPS_PER_CALL, Keys, TrainState
 
 TIMED_SECONDS = 2.0
 """How long steps are timed, about: one alone tells little."""
@@ -45,7 +45,7 @@ class Timing:
     num_steps: int
 
 
-def rehearse(preset: Preset, corpus: CorpusRecord, split: Split) -> str:
+def rehearse(preset: Preset, corpus: CorpusRecord, split: Split, options: FitOptions) -> str:
     """Returns what would be trained, on what, in which memory and time, a line each.
 
     Does some of the training's own steps to time them, and throws them away.
@@ -54,9 +54,11 @@ def rehearse(preset: Preset, corpus: CorpusRecord, split: Split) -> str:
         preset: as `experiments.prepare` returned it, and so the others.
         corpus: what the text is.
         split: the text made ready.
+        options: that it would be trained with.
     """
     steps = steps_in_epoch(preset, split.train)
-    timing = time_steps(preset, split)
+    timing = time_steps(preset, split, options)
+    needed = Memory.of(preset, remat=options.remat)
     sha256 = (corpus.sha256 or "")[:12]
     lines = {
         "model": f"{preset.model.num_parameters:,} parameters: {_fields(preset.model)}",
@@ -65,28 +67,31 @@ def rehearse(preset: Preset, corpus: CorpusRecord, split: Split) -> str:
         "corpus": f"{corpus.name} ({corpus.origin}): {corpus.characters:,} characters, sha256 "
         f"{sha256}…; {split.train.num_targets:,} characters to train on, "
         f"{split.validation.num_targets:,} to validate on",
-        "memory": f"{Memory.of(preset).describe()}; this machine has {readable(machine_memory())}",
+        "memory": f"{needed.describe()}; this machine has {readable(machine_memory())}",
         "time": _time(timing, preset.train.epochs, steps, _batches(split)),
     }
     title = f"{preset.title}, a dry run: nothing is trained, no folder made"
     return "\n".join([title, *(f"{name:8}{text}" for name, text in lines.items())])
 
 
-def time_steps(preset: Preset, split: Split) -> Timing:
+def time_steps(preset: Preset, split: Split, options: FitOptions) -> Timing:
     """Times the programs that training runs, on this machine as busy as it is."""
-    trainer = Trainer(preset, steps_in_epoch(preset, split.train))
+    trainer, place = options.trainer(preset, steps_in_epoch(preset, split.train))
     keys = Keys.from_seed(preset.train.seed)
+    train, validation = map(place.replicate, split[:2])
+    dropout_key = place.replicate(keys.dropout)
 
     def run(state: TrainState, count: int) -> TrainState:
         first = int(state.step)
-        data, batches, begin, count = split.train.stage(rows, first, count)
-        steps = trainer.run_steps(state, data, batches, begin, first + count, keys.dropout)
+        data, batches, begin, count = train.stage(rows, first, count)
+        shared = place.replicate(data), place.share(batches)
+        steps = trainer.run_steps(state, *shared, begin, first + count, dropout_key)
         return jax.block_until_ready(steps)[0]
 
     with arithmetic(preset.train.dtype):
         started = time.perf_counter()
-        rows = split.train.epoch_rows(keys.batches, trainer.steps_per_epoch)
-        state = run(trainer.init(keys.init), 1)
+        rows = train.epoch_rows(keys.batches, trainer.steps_per_epoch)
+        state = run(place.replicate(trainer.init(keys.init)), 1)
         start = time.perf_counter() - started
         state, one = _timed(lambda: run(state, 1))
         count = round(TIMED_SECONDS / one)
@@ -94,8 +99,8 @@ def time_steps(preset: Preset, split: Split) -> Timing:
         before = int(state.step)
         state, several = _timed(lambda: run(state, count))
         done = max(1, int(state.step) - before)  # Fewer, where even these steps diverge.
-        covered = split.validation.cover_rows()[:TIMED_BATCHES]
-        evaluate = functools.partial(trainer.evaluate, state.params, split.validation, covered)
+        covered = validation.cover_rows()[:TIMED_BATCHES]
+        evaluate = functools.partial(trainer.evaluate, state.params, validation, covered, place)
         evaluate()  # Compiles.
         _, evaluated = _timed(evaluate)
     batch = evaluated / len(covered)

@@ -1,5 +1,6 @@
 """Whether a training fits into the machine, how long it takes, and whether its size makes sense."""
 
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -12,16 +13,17 @@ from astra_jax.errors import InputError
 
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
-STATES_KEPT, DROPOUT_STATES_KEPT = 11, 4
+STATES_KEPT, DROPOUT_BYTES_KEPT = 10, 2
 """Arrays [T, B, H] that a layer's backward pass needs of the forward one, or makes: gates, states,
-what they came from and their gradients; and with dropout, its numbers and masks.
+what they came from and their gradients; and bytes a state element of dropout's words and masks.
 
 Read off what XLA reserves on a CPU; `test_sizing.py` holds the estimate against it.
 """
 
-EMBEDDINGS_KEPT, LOGITS_KEPT = 2, 4
-"""Arrays [T, B, E]: embeddings and their gradient; and [T, B, V]: logits, probabilities, and the
-gradients of both."""
+OUTPUTS_KEPT, EMBEDDINGS_KEPT, LOGITS_KEPT = 2, 2, 4
+"""Arrays [T, B, H] that remain of the last layer where states are computed anew: outputs and their
+gradient; [T, B, E], where the vocabulary is too large to be projected: embeddings and their
+gradient; [T, B, V]: logits, probabilities, and the gradients of both."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,24 +41,22 @@ class Memory:
     batches: int
 
     @classmethod
-    def of(cls, preset: Preset) -> "Memory":
-        """Estimates what a training needs, from shapes alone."""
+    def of(cls, preset: Preset, *, remat: bool = False) -> "Memory":
+        """Estimates what a training needs, from shapes alone.
+
+        Args:
+            preset: the training.
+            remat: whether the backward pass computes states anew, a segment at a time.
+        """
         model, data, train = preset.model, preset.data, preset.train
         size = 8 if train.dtype == "float64" else 4
         parameters = size * model.num_parameters
-        places = data.batch_size * data.seq_len
-        states = STATES_KEPT + (DROPOUT_STATES_KEPT if model.dropout else 0)
-        width = (
-            states * model.num_layers * model.hidden_dim
-            + EMBEDDINGS_KEPT * model.embedding_dim
-            + LOGITS_KEPT * model.vocab_size
-        )
         return cls(
             parameters=parameters,
             moments=2 * parameters,
             last_state=3 * parameters,
             gradients=parameters,
-            activations=size * places * width,
+            activations=size * _activations(preset, remat=remat) + _masks(preset),
             batches=4 * data.batch_size * (train.steps_per_epoch or 0),
         )
 
@@ -71,6 +71,26 @@ class Memory:
             f"{n.replace('_', ' ')} {readable(s)}" for n, s in vars(self).items() if s
         )
         return f"about {readable(self.total)} ({parts})"
+
+
+def _activations(preset: Preset, *, remat: bool) -> int:
+    """Returns how many numbers a step keeps for its backward pass, or makes in it."""
+    model, data = preset.model, preset.data
+    places, segment = data.batch_size * data.seq_len, data.batch_size * math.isqrt(data.seq_len)
+    states = model.num_layers * model.hidden_dim
+    ends = LOGITS_KEPT * model.vocab_size
+    if model.vocab_size > places:
+        ends += EMBEDDINGS_KEPT * model.embedding_dim
+    if not remat:
+        return places * (STATES_KEPT * states + ends)
+    return places * (OUTPUTS_KEPT * model.hidden_dim + ends) + segment * STATES_KEPT * states
+
+
+def _masks(preset: Preset) -> int:
+    """Returns the bytes that dropout takes."""
+    model, data = preset.model, preset.data
+    elements = data.batch_size * data.seq_len * model.num_layers * model.hidden_dim
+    return DROPOUT_BYTES_KEPT * elements if model.dropout else 0
 
 
 def machine_memory() -> int:
@@ -91,17 +111,18 @@ def machine_memory() -> int:
     return min(limits)
 
 
-def require_memory(preset: Preset) -> None:
-    """Finds out, before anything is allocated, whether a training can fit.
+def require_memory(preset: Preset, *, remat: bool = False) -> None:
+    """Finds out, before anything is allocated, whether a training can fit; see `Memory.of`.
 
     Raises:
         InputError: it needs more than the machine has.
     """
-    needed, available = Memory.of(preset), machine_memory()
+    needed, available = Memory.of(preset, remat=remat), machine_memory()
     if needed.total > available:
         raise InputError(
             f"the training needs {needed.describe()}, this machine has {readable(available)}: take "
             "a smaller --hidden-dim, --num-layers, --embedding-dim, --batch-size or --seq-len"
+            + ("" if remat else ", or --remat")
         )
 
 

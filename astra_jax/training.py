@@ -17,8 +17,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from astra_jax.cluster import Placement
 from astra_jax.config import Preset
 from astra_jax.datasets import Batch, Dataset, stages
+from astra_jax.dropout import draw_keep
 from astra_jax.losses import cross_entropy, cross_entropy_sum
-from astra_jax.model import GRULanguageModel, draw_keep
+from astra_jax.model import GRULanguageModel
 from astra_jax.optimizers import make_optimizer
 
 MAX_STEPS_PER_CALL = 1024
@@ -92,11 +93,15 @@ class Trainer:
         preset: the model and the recipe.
         steps_per_epoch: the length of an epoch, which decides the learning rates.
         mesh: devices that share each batch, along the axis `data`; None is one device.
+        backend: of the recurrence, one of `gru.BACKENDS`; None chooses.
+        remat: whether the backward pass computes states anew, to save memory.
     """
 
     preset: Preset
     steps_per_epoch: int
     mesh: Mesh | None = None
+    backend: str | None = None
+    remat: bool = False
 
     @functools.cached_property
     def graph(self) -> nnx.GraphDef[GRULanguageModel]:
@@ -119,7 +124,11 @@ class Trainer:
 
     def _new_model(self, key: Key[Array, ""]) -> GRULanguageModel:
         return GRULanguageModel(
-            self.preset.model, dtype=self.preset.train.dtype, rngs=nnx.Rngs(params=key)
+            self.preset.model,
+            dtype=self.preset.train.dtype,
+            backend=self.backend,
+            remat=self.remat,
+            rngs=nnx.Rngs(params=key),
         )
 
     def loss(

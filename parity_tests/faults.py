@@ -15,7 +15,8 @@ from typing import Any, Literal
 import pytest
 
 from astra_jax import datasets, losses, model, optimizers, sampling, training
-from astra_jax.gru import scan
+from astra_jax.gru import fused
+from astra_jax.gru.layerwise import layerwise
 from astra_torch import onnx_models, weights
 
 Patch = pytest.MonkeyPatch
@@ -120,35 +121,42 @@ _NOT_BIASES = (
     "jax.tree_util.tree_map_with_path(lambda path, _: 'bias' not in str(path), params))"
 )
 _TENSOR_NORM = "max_norm / (jnp.sqrt(jnp.sum(g * g)) + TORCH_CLIP_EPSILON)"
-_run = scan.scan_gru
+_project, _forward_pass, _backward_pass = fused._project, fused._forward, fused._backward
 _states, _forward = model.GRULanguageModel.hidden_states, model.GRULanguageModel.__call__
+_SURVIVORS = "jnp.where(keep_t, h * (1 / (1 - dropout)), jnp.zeros_like(h))"
 
 RECURRENCE = {
-    "z complemented": change(_run, "(1 - z) * h + z * n", "z * h + (1 - z) * n"),
-    "reset after the product": change(
-        _run, "project(r * h, kernel_hh[2])", "r * project(h, kernel_hh[2])"
+    "z complemented": change(_forward_pass, "(1 - z) * h + z * n", "z * h + (1 - z) * n"),
+    "reset after the product": change(_forward_pass, "_dot(r * h", "r * _dot(h"),
+    "candidate reset by z": change(_forward_pass, "_dot(r * h", "_dot(z * h"),
+    "second bias of r dropped": change(_project, "bias_r + weights.bias_hh[0]", "bias_r"),
+    "second bias of z dropped": change(_project, "bias_z + weights.bias_hh[1]", "bias_z"),
+    "bias of the candidate dropped": change(
+        _project, "weights.bias_hh[1], bias_n", "weights.bias_hh[1], 0 * bias_n"
     ),
-    "candidate reset by z": change(_run, "project(r * h", "project(z * h"),
-    "second bias of r dropped": change(_run, " + bias_r)", ")"),
-    "second bias of z dropped": change(_run, " + bias_z)", ")"),
-    "bias of the candidate dropped": change(_run, " + bias_nx", ""),
-    "dropout missing": change(_run, "if keep_t is not None", "if False"),
-    "dropout not scaled": change(_run, "h / (1 - dropout)", "h"),
-    "dropout scaled by its own rate": change(_run, "(1 - dropout)", "dropout"),
-    "dropout inverted": change(_run, "where(keep_t", "where(~keep_t"),
-    "dropout not carried": change(_run, "h = jnp.where(", "return h, jnp.where("),
-    "time reversed": change(_run, "(inputs, keep))", "(inputs, keep), reverse=True)"),
+    "dropout missing": change(_forward_pass, "if keep_t is not None", "if False"),
+    "dropout not scaled": change(_forward_pass, "h * (1 / (1 - dropout))", "h"),
+    "dropout scaled by its own rate": change(_forward_pass, "/ (1 - dropout)", "/ dropout"),
+    "dropout inverted": change(_forward_pass, "where(keep_t", "where(~keep_t"),
+    "dropout not carried": change(
+        _forward_pass, f"h = {_SURVIVORS}", f"return h, ({_SURVIVORS}, _Gates(r, z, n))"
+    ),
+    "time reversed": change(
+        _forward_pass, "(projected, keep))", "(projected, keep), reverse=True)"
+    ),
     "states rounded to float32": change(
-        _run, "return h, h", "return (h.astype(jnp.float32).astype(h.dtype),) * 2"
+        _forward_pass,
+        "return h, (h, _Gates",
+        "return (h := h.astype(jnp.float32).astype(h.dtype)), (h, _Gates",
     ),
     "products of bfloat16": change(
-        _run, "values.astype(dtype)", "values.astype(jnp.bfloat16).astype(dtype)"
+        fused._dot, "values.astype(dtype)", "values.astype(jnp.bfloat16).astype(dtype)"
     ),
     "first state not zero": change(
         model.GRULanguageModel.initial_state, "jnp.zeros(", "1e-9 + jnp.zeros("
     ),
-    "every layer drops what the first does": change(_states, "keep[index]", "keep[0]"),
-    "last state is the first": change(_states, "last.append(h_n)", "last.append(hidden[0])"),
+    "every layer drops what the first does": change(layerwise, "keep[index]", "keep[0]"),
+    "last state is the first": change(layerwise, "last.append(h_n)", "last.append(inputs[0])"),
     "head without its bias": change(
         _forward, "self.head(outputs)", "(self.head(outputs) - self.head.bias[...][None, None])"
     ),
@@ -159,7 +167,7 @@ NORM = {
     ),
     "epsilon of LayerNorm": change_constant(model, "LAYER_NORM_EPSILON", 1e-6),
     "padding embedded as zero": change(
-        _states, "self.embedding(tokens.T)", "self.embedding(tokens.T) * (tokens.T != 0)[..., None]"
+        _states, "self.embedding.embedding[...]", "self.embedding.embedding[...].at[0].set(0.0)"
     ),
 }
 CONVERTER = {
@@ -202,12 +210,28 @@ IGNORED = {
 }
 GRADIENTS = {
     "two biases trained as one": change(
-        _run, "weights.bias_hh[:, None]", "lax.stop_gradient(weights.bias_hh)[:, None]"
+        _project, "weights.bias_hh[0]", "lax.stop_gradient(weights.bias_hh[0])"
     ),
-    "no gradient through the reset": change(_run, "(r * h", "(lax.stop_gradient(r) * h"),
-    "no gradient through time": change(_run, "(1 - z) * h", "(1 - z) * lax.stop_gradient(h)"),
+    "no gradient through the reset": change(
+        _backward_pass, "grad_r = grad_rh", "grad_r = 0 * grad_rh"
+    ),
+    "no gradient through time": change(_backward_pass, "return grad * (1 - z) + ", "return "),
+    "no gradient through the candidate": change(_backward_pass, "+ grad_rh * r ", ""),
+    "no gradient through r and z": change(_backward_pass, " + through, _Gates", ", _Gates"),
+    "slope of the candidate missing": change(_backward_pass, "* (1 - n * n)", ""),
+    "dropped states have gradients": change(_backward_pass, "if keep_t is not None", "if False"),
+    "gradients of survivors not scaled": change(
+        _backward_pass, "grad * (1 / (1 - dropout))", "grad"
+    ),
+    "gradients through kernels not turned": change(_backward_pass, ".swapaxes(1, 2)", ""),
+    "kernels' gradients from states one step late": change(
+        _backward_pass, "read = before, before", "read = hidden, hidden"
+    ),
+    "candidate's kernel's gradient not reset": change(_backward_pass, "gates.r * before", "before"),
     "no gradient into the embedding": change(
-        _states, "self.embedding(tokens.T)", "jax.lax.stop_gradient(self.embedding(tokens.T))"
+        _states,
+        "self.embedding.embedding[...]",
+        "jax.lax.stop_gradient(self.embedding.embedding[...])",
     ),
     "no epsilon in the clip": change(
         optimizers.clip_by_global_norm, "norm + TORCH_CLIP_EPSILON", "norm"

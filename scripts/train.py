@@ -54,10 +54,12 @@ class Arguments:
     """Also save after every so many steps."""
     keep: int = KEEP_LATEST
     """Newest checkpoints that stay; that of the lowest validation loss stays beside them."""
-    devices: Annotated[int | Literal["all"] | None, default("1, or all of several processes")] = (
-        None
-    )
-    """Devices that share each batch."""
+    devices: Annotated[int | Literal["all"] | None, default("what is fastest")] = None
+    """Devices that share each batch; the cores of a CPU count as devices."""
+    backend: Annotated[str | None, default("what is fastest")] = None
+    """How the recurrence is computed: scan, the plain one, or fused."""
+    remat: bool = False
+    """Spend a third more time to train long sequences in little memory."""
     coordinator: Annotated[str | None, default("one process")] = None
     """Host and port of process 0, where several processes train together."""
     num_processes: Annotated[int | None, default("1")] = None
@@ -131,7 +133,13 @@ class Arguments:
     def fit_options(self) -> FitOptions:
         """Returns what was chosen that changes no result."""
         saving = SavePolicy(checkpoint_every=self.checkpoint_every, keep=self.keep)
-        return FitOptions(saving=saving, debug_nans=self.debug_nans, devices=self.devices)
+        return FitOptions(
+            saving=saving,
+            debug_nans=self.debug_nans,
+            devices=self.devices,
+            backend=self.backend,
+            remat=self.remat,
+        )
 
     def join_cluster(self) -> None:
         """Joins the other processes, where there are to be any."""
@@ -140,6 +148,8 @@ class Arguments:
             cluster.connect(*given)  # pyright: ignore[reportArgumentType]
         elif set(given) != {None}:
             raise InputError("--coordinator, --num-processes and --process-id go together")
+        else:
+            cluster.split_cpu()
 
 
 def main(arguments: Arguments) -> None:
@@ -160,11 +170,11 @@ def main(arguments: Arguments) -> None:
             _print_summary(preset, arguments.corpus)
             return
         if arguments.dry_run:
-            preset, corpus, split = experiments.prepare(preset, arguments.corpus)
-            print(rehearse(preset, corpus, split))
-            tell(_advice(preset, split))
+            prepared = experiments.prepare(preset, arguments.corpus, remat=options.remat)
+            print(rehearse(*prepared, options))
+            tell(_advice(prepared[0], prepared[2]))
             return
-        run, split = experiments.begin(preset, arguments.corpus, arguments.out)
+        run, split = experiments.begin(preset, arguments.corpus, arguments.out, remat=options.remat)
         tell(_advice(preset, split))
     _train(run, split, options, quiet, arguments.tensorboard)
 

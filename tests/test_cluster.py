@@ -83,9 +83,9 @@ def test_a_run_goes_on_on_another_number_of_devices(begin: Begin, train: Train):
 
 def test_impossible_numbers_of_devices_are_refused():
     with pytest.raises(InputError, match=r"--devices 3 is not possible: this training has 2 \(CPU"):
-        cluster.Placement.of(3, 6)
+        cluster.Placement.of(3, override(PRESET, batch_size=6))
     with pytest.raises(InputError, match="a batch of 7 cannot be shared by 2 devices"):
-        cluster.Placement.of("all", 7)
+        cluster.Placement.of("all", override(PRESET, batch_size=7))
     with pytest.raises(InputError, match="at least 0 and below --num-processes 2, got 2"):
         cluster.connect("localhost:1", 2, 2)
 

@@ -1,26 +1,36 @@
-"""The recurrence against its equations, written once more in plain NumPy."""
+"""The recurrence against its equations, written once more in plain NumPy, and each backend's
+gradients against those of the plain scan."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from astra_jax.gru import BACKENDS, GRUWeights, gru
+from astra_jax.gru import BACKENDS, Embedded, GRUWeights, gru
+
+DROPOUT = 0.3
+VOCAB = 3
 
 
-def random_inputs(time: int, batch: int, width: int, hidden: int, seed: int = 0):
-    rng = np.random.default_rng(seed)
-    arrays = dict(
-        kernel_ih=rng.normal(size=(3, width, hidden)) / np.sqrt(width),
-        kernel_hh=rng.normal(size=(3, hidden, hidden)) / np.sqrt(hidden),
-        bias_ih=rng.normal(size=(3, hidden)),
-        bias_hh=rng.normal(size=(2, hidden)),
-    )
-    weights = GRUWeights(**arrays)  # pyright: ignore[reportArgumentType]
-    inputs = rng.normal(size=(time, batch, width))
-    h_0 = rng.normal(size=(batch, hidden))
-    keep = rng.random((time, batch, hidden)) >= 0.3
-    return weights, inputs, h_0, keep
+def random_inputs(time: int, batch: int, width: int, hidden: int, num_layers: int = 2) -> Any:
+    """Returns layers, ids, embedding table, first states and dropout's survivors."""
+    rng = np.random.default_rng(0)
+    layers = [
+        GRUWeights(
+            rng.normal(size=(3, size, hidden)) / np.sqrt(size),  # pyright: ignore[reportArgumentType]
+            rng.normal(size=(3, hidden, hidden)) / np.sqrt(hidden),  # pyright: ignore[reportArgumentType]
+            rng.normal(size=(3, hidden)),  # pyright: ignore[reportArgumentType]
+            rng.normal(size=(2, hidden)),  # pyright: ignore[reportArgumentType]
+        )
+        for size in [width] + [hidden] * (num_layers - 1)
+    ]
+    ids = rng.integers(VOCAB, size=(time, batch)).astype(np.int32)
+    table = rng.normal(size=(VOCAB, width))
+    h_0 = rng.normal(size=(num_layers, batch, hidden))
+    keep = rng.random((num_layers, time, batch, hidden)) >= DROPOUT
+    return layers, ids, table, h_0, keep
 
 
 def equations(weights: GRUWeights, inputs, h, keep, dropout: float):
@@ -39,59 +49,117 @@ def equations(weights: GRUWeights, inputs, h, keep, dropout: float):
     return np.stack(outputs)
 
 
+def single(tree):
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32) if a.dtype == float else a, tree)
+
+
 SHAPES = [(1, 1, 2, 3), (1, 4, 3, 2), (6, 1, 5, 4), (5, 3, 4, 7)]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_gru_computes_its_equations(shape, backend: str):
-    weights, inputs, h_0, keep = random_inputs(*shape)
+    layers, ids, table, h_0, keep = random_inputs(*shape)
     with jax.enable_x64(True):
-        on_device = jax.tree.map(jnp.asarray, (weights, inputs, h_0, keep))
-        weights_on_device, inputs_on_device, h_0_on_device, keep_on_device = on_device
-        start = (weights_on_device, inputs_on_device, h_0_on_device)
-        outputs, h_n = gru(*start, keep_on_device, 0.3, backend=backend)
-        no_dropout, _ = gru(*start, backend=backend)
-    expected = equations(weights, inputs, h_0, keep, 0.3)
-    np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-14)
-    np.testing.assert_array_equal(h_n, outputs[-1])
-    undropped = equations(weights, inputs, h_0, np.ones_like(keep), 0.0)
-    np.testing.assert_allclose(no_dropout, undropped, rtol=0, atol=1e-14)
+        on_device = jax.tree.map(jnp.asarray, (layers, Embedded(table, ids), h_0))
+        start = on_device[0], on_device[1], on_device[2]
+        hiddens, h_n = gru(*start, jnp.asarray(keep), DROPOUT, backend=backend)
+        undropped, _ = gru(*start, backend=backend)
+    expected = plain = table[ids]
+    for index, weights in enumerate(layers):
+        expected = equations(weights, expected, h_0[index], keep[index], DROPOUT)
+        plain = equations(weights, plain, h_0[index], np.ones_like(keep[index]), 0.0)
+        np.testing.assert_allclose(hiddens[index], expected, rtol=0, atol=2e-14)
+        np.testing.assert_allclose(undropped[index], plain, rtol=0, atol=2e-14)
+        np.testing.assert_array_equal(h_n[index], hiddens[index][-1])
 
 
-def test_gru_sees_no_future():
-    weights, inputs, h_0, _ = random_inputs(8, 2, 3, 5)
-    weights, inputs, h_0 = jax.tree.map(
-        lambda a: jnp.asarray(a, jnp.float32), (weights, inputs, h_0)
+def gradients(backend: str, arguments: Any, keep: Any, *, embedded: bool, remat: bool = False):
+    """Returns the gradients of a random function of every output, by every input."""
+    layers, ids, table, h_0, _ = arguments
+    rng = np.random.default_rng(1)
+    time, batch = ids.shape
+    sizes = (len(layers), time, batch, h_0.shape[-1])
+    to_hidden, to_last = (
+        jnp.asarray(rng.normal(size=size), h_0.dtype) for size in (sizes, h_0.shape)
     )
-    before, _ = gru(weights, inputs, h_0)
-    after, _ = gru(weights, inputs.at[5].add(1.0), h_0)
-    np.testing.assert_array_equal(before[:5], after[:5])
-    assert (before[5:] != after[5:]).all()
+
+    def value(layers, table, h_0):
+        inputs = Embedded(table, ids)
+        inputs = inputs if embedded else inputs.dense()
+        rate = 0.0 if keep is None else DROPOUT
+        hiddens, h_n = gru(layers, inputs, h_0, keep, rate, backend=backend, remat=remat)
+        return jnp.sum(jnp.stack(hiddens) * to_hidden) + jnp.sum(h_n * to_last)
+
+    return jax.jit(jax.value_and_grad(value, (0, 1, 2)))(layers, table, h_0)
 
 
-def test_gru_keeps_states_in_float32_under_bfloat16_products():
-    weights, inputs, h_0, keep = random_inputs(5, 2, 3, 4)
-    weights, inputs, h_0 = jax.tree.map(
-        lambda a: jnp.asarray(a, jnp.float32), (weights, inputs, h_0)
-    )
-    full, _ = gru(weights, inputs, h_0, jnp.asarray(keep), 0.3)
-    half, h_n = gru(weights, inputs, h_0, jnp.asarray(keep), 0.3, dtype=jnp.bfloat16)
-    assert half.dtype == h_n.dtype == jnp.float32
-    difference = float(jnp.abs(half - full).max())
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dropped", [True, False], ids=["dropout", "no dropout"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_backend_has_the_gradients_of_the_scan(shape, dropped: bool, backend: str):
+    with jax.enable_x64(True):
+        arguments = jax.tree.map(jnp.asarray, random_inputs(*shape))
+        keep = arguments[-1] if dropped else None
+        expected = gradients("scan", arguments, keep, embedded=False)
+        for embedded, remat in [(True, False), (False, True)]:
+            found = gradients(backend, arguments, keep, embedded=embedded, remat=remat)
+            for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+                assert np.abs(other).max() > 1e-3 or other.size < 9  # Nothing here is dead.
+                np.testing.assert_allclose(one, other, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "scan"])
+def test_a_backend_is_as_near_to_the_truth_in_float32_as_the_scan(backend: str):
+    arguments = random_inputs(40, 3, 6, 16)
+    with jax.enable_x64(True):
+        exact = jax.tree.map(jnp.asarray, arguments)
+        truth = jax.tree.leaves(gradients("scan", exact, exact[-1], embedded=True))
+    rounded = single(arguments)
+    keep = jnp.asarray(arguments[-1])
+    errors = {}
+    for name in ("scan", backend):
+        found = jax.tree.leaves(gradients(name, rounded, keep, embedded=True))
+        pairs = zip(map(np.asarray, found), map(np.asarray, truth), strict=True)
+        errors[name] = [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in pairs]
+    assert max(errors["scan"]) > 1e-8  # float32 indeed.
+    assert max(errors[backend]) < 4 * max(errors["scan"])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gru_sees_no_future(backend: str):
+    layers, ids, table, h_0, _ = single(random_inputs(8, 2, 3, 5))
+    inputs = table[ids]
+    before, _ = gru(layers, inputs, h_0, backend=backend)
+    after, _ = gru(layers, inputs.at[5].add(1.0), h_0, backend=backend)
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one[:5], other[:5])
+        assert (one[5:] != other[5:]).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gru_keeps_states_in_float32_under_bfloat16_products(backend: str):
+    layers, ids, table, h_0, keep = single(random_inputs(5, 2, 3, 4))
+    inputs = Embedded(table, ids), h_0, jnp.asarray(keep), DROPOUT
+    full, _ = gru(layers, *inputs, backend=backend)
+    half, h_n = gru(layers, *inputs, dtype=jnp.bfloat16, backend=backend)
+    assert half[-1].dtype == h_n.dtype == jnp.float32
+    difference = float(jnp.abs(half[-1] - full[-1]).max())
     # bfloat16 has 8 bits: the products differ in the third digit, and no more than that.
     assert 1e-4 < difference < 3e-2
 
 
 def test_gru_refuses_what_does_not_fit():
-    weights, inputs, h_0, keep = jax.tree.map(
-        lambda a: jnp.asarray(a, jnp.float32), random_inputs(4, 3, 5, 6)
-    )
+    layers, ids, table, h_0, keep = single(random_inputs(4, 3, 5, 6))
+    inputs = Embedded(table, jnp.asarray(ids))
     with pytest.raises(ValueError, match="unknown GRU backend 'fast': choose one of scan"):
-        gru(weights, inputs, h_0, backend="fast")
-    turned = weights._replace(kernel_ih=weights.kernel_ih.swapaxes(1, 2))
+        gru(layers, inputs, h_0, backend="fast")
+    turned = [layers[0]._replace(kernel_ih=layers[0].kernel_ih.swapaxes(1, 2)), layers[1]]
     unchecked = getattr(gru, "__wrapped__", gru)  # Without beartype, as users run it.
-    with pytest.raises(ValueError, match=r"kernel_ih has shape \(3, 6, 5\), expected \(3, 5, 6\)"):
+    wrong = r"kernel_ih of layer 0 has shape \(3, 6, 5\), expected \(3, 5, 6\)"
+    with pytest.raises(ValueError, match=wrong):
         unchecked(turned, inputs, h_0)
     with pytest.raises(ValueError, match="keep has shape"):
-        unchecked(weights, inputs, h_0, keep[:, :1] > 0)
+        unchecked(layers, inputs, h_0, jnp.asarray(keep[:, :, :1]))
+    with pytest.raises(ValueError, match="h_0 has shape"):
+        unchecked(layers, inputs, h_0[:1])

@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 
 from astra_jax.config import DtypeName, ModelConfig
-from astra_jax.model import GRULanguageModel, arithmetic, draw_keep, parameters
+from astra_jax.dropout import draw_keep
+from astra_jax.model import GRULanguageModel, arithmetic, parameters
 from astra_jax.presets import PRESETS
 
 TINY = ModelConfig(
@@ -60,16 +61,6 @@ def test_a_sequence_in_two_pieces_is_the_sequence():
     np.testing.assert_allclose(pieces, whole, rtol=0, atol=1e-6)
     np.testing.assert_allclose(state, last, rtol=0, atol=1e-6)
     assert whole.shape == (3, 9, 11)
-
-
-def test_dropout_takes_its_share_and_is_drawn_anew_for_each_layer_and_step():
-    keep = draw_keep(jax.random.key(0), TINY, 64, 50)
-    assert keep is not None
-    assert keep.shape == (2, 50, 64, 7)
-    assert abs(float(keep.mean()) - 0.75) < 4 * np.sqrt(0.25 * 0.75 / keep.size)
-    agreement = [float((keep[0] == keep[1]).mean()), float((keep[:, 1:] == keep[:, :-1]).mean())]
-    # Independent draws agree with probability 0.75^2 + 0.25^2.
-    np.testing.assert_allclose(agreement, 0.625, atol=0.01)
 
 
 def test_a_dropped_element_is_zero_and_the_others_are_scaled_and_carried():

@@ -21,12 +21,14 @@ ALPHA = PRESETS["shakespeare", "alpha"]
         dict(num_layers=3, hidden_dim=96, embedding_dim=32, dropout=0.0),
         dict(hidden_dim=16, embedding_dim=256, batch_size=8, dtype="float64"),
         dict(hidden_dim=256, batch_size=2, seq_len=4),  # Little but parameters.
+        dict(hidden_dim=256, num_layers=2, seq_len=1024),
     ],
     ids=str,
 )
-def test_memory_is_about_what_xla_reserves(fields: dict) -> None:
+@pytest.mark.parametrize("remat", [False, True], ids=["", "remat"])
+def test_memory_is_about_what_xla_reserves(fields: dict, remat: bool) -> None:
     preset = override(ALPHA, **fields)
-    trainer = Trainer(preset, 200)
+    trainer = Trainer(preset, 200, remat=remat)
     with jax.enable_x64(preset.train.dtype == "float64"):
         split = split_corpus(builtin_corpus.play(), preset.data, Keys.from_seed(0).split)
         state = jax.eval_shape(trainer.init, jax.random.key(0))
@@ -39,7 +41,7 @@ def test_memory_is_about_what_xla_reserves(fields: dict) -> None:
         account = run.lower(state, rows, 1).compile().memory_analysis()
     assert account is not None
     reserved = account.temp_size_in_bytes + account.argument_size_in_bytes
-    assert Memory.of(preset).total == pytest.approx(reserved, rel=0.4)
+    assert Memory.of(preset, remat=remat).total == pytest.approx(reserved, rel=0.4)
 
 
 def test_training_that_cannot_fit_is_refused_and_one_that_can_is_not(

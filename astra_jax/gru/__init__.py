@@ -1,31 +1,44 @@
 """The recurrence of both studies, a pure function on arrays with interchangeable backends."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 from jaxtyping import Array, Bool, DTypeLike, Float
 
+from astra_jax.gru.fused import fused_gru
+from astra_jax.gru.inputs import Embedded, Inputs
+from astra_jax.gru.layerwise import layerwise
 from astra_jax.gru.scan import scan_gru
+from astra_jax.gru.segments import segmented
 from astra_jax.gru.weights import GRUWeights
 
-__all__ = ["BACKENDS", "GRUWeights", "gru"]
+__all__ = ["BACKENDS", "Embedded", "GRUWeights", "gru"]
 
-BACKENDS: dict[str, Callable[..., tuple[Array, Array]]] = {"scan": scan_gru}
+Backend = Callable[..., tuple[list[Float[Array, "T B H"]], Float[Array, "L B H"]]]
+
+BACKENDS: dict[str, Backend] = {
+    "scan": functools.partial(layerwise, scan_gru),
+    "fused": functools.partial(layerwise, fused_gru),
+}
 """The ways to compute `gru`, all of one signature; `scan` is the truth that others are held to."""
+
+DEFAULT_BACKEND = "fused"
 
 
 def gru(
-    weights: GRUWeights,
-    inputs: Float[Array, "T B E"],
-    h_0: Float[Array, "B H"],
-    keep: Bool[Array, "T B H"] | None = None,
+    layers: Sequence[GRUWeights],
+    inputs: Inputs,
+    h_0: Float[Array, "L B H"],
+    keep: Bool[Array, "L T B H"] | None = None,
     dropout: float = 0.0,
     *,
     dtype: DTypeLike | None = None,
     backend: str | None = None,
-) -> tuple[Float[Array, "T B H"], Float[Array, "B H"]]:
-    r"""Runs one layer of the single-bias GRU over time.
+    remat: bool = False,
+) -> tuple[list[Float[Array, "T B H"]], Float[Array, "L B H"]]:
+    r"""Runs stacked layers of the single-bias GRU over time.
 
-    At every step, with `x` the input and `h` the state before it:
+    At every step of a layer, with `x` the input and `h` the state before it:
 
         r = sigmoid(x Wrx + b_rx + h Wrh + b_r)
         z = sigmoid(x Wzx + b_zx + h Wzh + b_z)
@@ -34,44 +47,50 @@ def gru(
 
     The reset gate acts *before* the recurrent product, as in Cho et al. 2014
     (arXiv:1406.1078); cuDNN, `torch.nn.GRU` and `flax.nnx.GRUCell` apply it after. `z` is the
-    share of the *new* value. The dropped-out `h'` is both the output and the state carried on.
+    share of the *new* value. The dropped-out `h'` is the output, the next layer's input, and the
+    state carried on.
 
     Args:
-        weights: the layer's parameters.
-        inputs: time-major inputs.
-        h_0: state before the first step; its type is the type of all states.
+        layers: the parameters of each layer.
+        inputs: of the first layer, time first.
+        h_0: states before the first step; their type is the type of all states.
         keep: which elements of each new state survive dropout; None drops nothing.
         dropout: the probability that `keep` was drawn with: survivors are divided by
             `1 - dropout`.
         dtype: type of the matrix products' operands; None takes that of the state.
         backend: a name out of `BACKENDS`, which then runs or raises; None chooses.
+        remat: whether the backward pass is to compute states anew rather than find them kept.
 
     Returns:
-        The states after every step, and the last of them.
+        The states of each layer after every step, and the last of them.
 
     Raises:
         ValueError: there is no such backend, or the shapes do not fit together.
     """
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"unknown GRU backend {backend!r}: choose one of {', '.join(BACKENDS)}")
-    _check_shapes(weights, inputs, h_0, keep)
-    run = BACKENDS[backend or "scan"]
-    return run(weights, inputs, h_0, keep, dropout, h_0.dtype if dtype is None else dtype)
+    _check_shapes(layers, inputs, h_0, keep)
+    run = BACKENDS[backend or DEFAULT_BACKEND]
+    if remat:
+        run = functools.partial(segmented, run)
+    return run(layers, inputs, h_0, keep, dropout, h_0.dtype if dtype is None else dtype)
 
 
-def _check_shapes(weights: GRUWeights, inputs: Array, h_0: Array, keep: Array | None) -> None:
+def _check_shapes(
+    layers: Sequence[GRUWeights], inputs: Inputs, h_0: Array, keep: Array | None
+) -> None:
     """Refuses what would otherwise broadcast into a wrong result."""
     time, batch, width = inputs.shape
     hidden = h_0.shape[-1]
-    expected = {
-        "h_0": (h_0.shape, (batch, hidden)),
-        "kernel_ih": (weights.kernel_ih.shape, (3, width, hidden)),
-        "kernel_hh": (weights.kernel_hh.shape, (3, hidden, hidden)),
-        "bias_ih": (weights.bias_ih.shape, (3, hidden)),
-        "bias_hh": (weights.bias_hh.shape, (2, hidden)),
-    }
+    expected: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    expected["h_0"] = h_0.shape, (len(layers), batch, hidden)
     if keep is not None:
-        expected["keep"] = (keep.shape, (time, batch, hidden))
+        expected["keep"] = (keep.shape, (len(layers), time, batch, hidden))
+    for index, weights in enumerate(layers):
+        shapes = [(3, width, hidden), (3, hidden, hidden), (3, hidden), (2, hidden)]
+        for (name, array), shape in zip(weights._asdict().items(), shapes, strict=True):
+            expected[f"{name} of layer {index}"] = (array.shape, shape)
+        width = hidden
     for name, (given, wanted) in expected.items():
         if given != wanted:
             raise ValueError(f"{name} has shape {given}, expected {wanted}")

@@ -5,12 +5,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, DTypeLike, Float
 
+from astra_jax.gru.inputs import Inputs, dense
 from astra_jax.gru.weights import GRUWeights
 
 
 def scan_gru(
     weights: GRUWeights,
-    inputs: Float[Array, "T B E"],
+    inputs: Inputs,
     h_0: Float[Array, "B H"],
     keep: Bool[Array, "T B H"] | None,
     dropout: float,
@@ -34,5 +35,5 @@ def scan_gru(
             h = jnp.where(keep_t, h / (1 - dropout), jnp.zeros_like(h))
         return h, h
 
-    h_n, outputs = lax.scan(step, h_0, (inputs, keep))
+    h_n, outputs = lax.scan(step, h_0, (dense(inputs), keep))
     return outputs, h_n

@@ -1,0 +1,54 @@
+"""Which elements of the carried states survive dropout, drawn for all steps at once."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.random import threefry2x32_p
+from jaxtyping import Array, Bool, Key, UInt32
+
+from astra_jax.config import ModelConfig
+
+HALF_WORD = 1 << 16
+"""Numbers that 16 bits can be: each decides one element, so rates are multiples of its inverse."""
+
+
+def draw_keep(
+    key: Key[Array, ""], config: ModelConfig, batch_size: int, seq_len: int
+) -> Bool[Array, "L T B H"] | None:
+    """Draws which state elements survive dropout; None where the model has none.
+
+    Drawn outside the recurrence, so that two frameworks can be given the same, and the same
+    whatever the model's type.
+
+    Args:
+        key: decides the draws.
+        config: the model.
+        batch_size: B.
+        seq_len: T.
+    """
+    if config.dropout == 0.0:
+        return None
+    quarter = math.ceil(seq_len / 4)
+    words = _words(key, (config.num_layers, quarter, batch_size, config.hidden_dim))
+    threshold = jnp.uint32(round(config.dropout * HALF_WORD))
+    halves = [half for word in words for half in (word & (HALF_WORD - 1), word >> 16)]
+    return jnp.concatenate([half >= threshold for half in halves], axis=1)[:, :seq_len]
+
+
+def _words(
+    key: Key[Array, ""], shape: tuple[int, int, int, int]
+) -> tuple[UInt32[Array, "L Q B H"], UInt32[Array, "L Q B H"]]:
+    """Returns the two words of one threefry block for every place.
+
+    The generator under `jax.random` (Salmon et al. 2011, "Parallel random numbers: as easy as 1,
+    2, 3"), on counters that have the shape of the result from the start: `jax.random.bits` numbers
+    a flat array and then folds it, which takes ten times as long on a CPU and cannot be shared by
+    devices.
+    """
+    *_, batch, hidden = shape
+    layer, t, b, h = (lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in range(4))
+    place = (t * jnp.uint32(batch) + b) * jnp.uint32(hidden) + h
+    first, second = jax.random.bits(key, (2,), jnp.uint32)
+    return threefry2x32_p.bind(first, second, place, layer)

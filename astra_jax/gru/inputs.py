@@ -1,0 +1,37 @@
+"""What a stack of layers reads: arrays, or rows of a table that are yet to be looked up."""
+
+from typing import NamedTuple
+
+from jaxtyping import Array, Float, Int
+
+
+class Embedded(NamedTuple):
+    """Inputs that are rows of a table.
+
+    A backend may do its arithmetic on the rows of the table, of which there are few, before it
+    looks them up for every place of the text, of which there are many.
+
+    Attributes:
+        table: the embeddings.
+        ids: which row stands where, time first.
+    """
+
+    table: Float[Array, "V E"]
+    ids: Int[Array, "T B"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape that the inputs have as one array, [T, B, E]."""
+        return (*self.ids.shape, self.table.shape[1])
+
+    def dense(self) -> Float[Array, "T B E"]:
+        """Returns the inputs as one array."""
+        return self.table[self.ids]
+
+
+Inputs = Float[Array, "T B E"] | Embedded
+
+
+def dense(inputs: Inputs) -> Float[Array, "T B E"]:
+    """Returns inputs of either kind as one array."""
+    return inputs.dense() if isinstance(inputs, Embedded) else inputs

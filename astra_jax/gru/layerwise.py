@@ -1,0 +1,31 @@
+"""A stack of layers, one after the other."""
+
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, DTypeLike, Float
+
+from astra_jax.gru.inputs import Inputs
+from astra_jax.gru.weights import GRUWeights
+
+LayerBackend = Callable[..., tuple[Float[Array, "T B H"], Float[Array, "B H"]]]
+"""Computes one layer: weights, inputs, h_0, keep, dropout and dtype, without the axis of layers."""
+
+
+def layerwise(
+    run: LayerBackend,
+    layers: Sequence[GRUWeights],
+    inputs: Inputs,
+    h_0: Float[Array, "L B H"],
+    keep: Bool[Array, "L T B H"] | None,
+    dropout: float,
+    dtype: DTypeLike,
+) -> tuple[list[Float[Array, "T B H"]], Float[Array, "L B H"]]:
+    """Runs each layer over the whole time before the next; arguments as `astra_jax.gru.gru`."""
+    hiddens, last = [], []
+    for index, weights in enumerate(layers):
+        kept = None if keep is None else keep[index]
+        inputs, h_n = run(weights, inputs, h_0[index], kept, dropout, dtype)
+        hiddens.append(inputs)
+        last.append(h_n)
+    return hiddens, jnp.stack(last)
