@@ -15,7 +15,7 @@ from typing import Any, Literal
 import pytest
 
 from astra_jax import datasets, losses, model, optimizers, sampling, training
-from astra_jax.gru import fused
+from astra_jax.gru import fused, projection
 from astra_jax.gru.layerwise import layerwise
 from astra_torch import onnx_models, weights
 
@@ -121,36 +121,36 @@ _NOT_BIASES = (
     "jax.tree_util.tree_map_with_path(lambda path, _: 'bias' not in str(path), params))"
 )
 _TENSOR_NORM = "max_norm / (jnp.sqrt(jnp.sum(g * g)) + TORCH_CLIP_EPSILON)"
-_project, _forward_pass, _backward_pass = fused._project, fused._forward, fused._backward
+_biases, _forward_pass, _backward_pass = projection.summed_biases, fused._forward, fused._backward
 _states, _forward = model.GRULanguageModel.hidden_states, model.GRULanguageModel.__call__
 _SURVIVORS = "jnp.where(keep_t, h * (1 / (1 - dropout)), jnp.zeros_like(h))"
 
 RECURRENCE = {
     "z complemented": change(_forward_pass, "(1 - z) * h + z * n", "z * h + (1 - z) * n"),
-    "reset after the product": change(_forward_pass, "_dot(r * h", "r * _dot(h"),
-    "candidate reset by z": change(_forward_pass, "_dot(r * h", "_dot(z * h"),
-    "second bias of r dropped": change(_project, "bias_r + weights.bias_hh[0]", "bias_r"),
-    "second bias of z dropped": change(_project, "bias_z + weights.bias_hh[1]", "bias_z"),
+    "reset after the product": change(_forward_pass, "dot(r * h", "r * dot(h"),
+    "candidate reset by z": change(_forward_pass, "dot(r * h", "dot(z * h"),
+    "second bias of r dropped": change(_biases, "bias_r + weights.bias_hh[0]", "bias_r"),
+    "second bias of z dropped": change(_biases, "bias_z + weights.bias_hh[1]", "bias_z"),
     "bias of the candidate dropped": change(
-        _project, "weights.bias_hh[1], bias_n", "weights.bias_hh[1], 0 * bias_n"
+        _biases, "weights.bias_hh[1], bias_n", "weights.bias_hh[1], 0 * bias_n"
     ),
     "dropout missing": change(_forward_pass, "if keep_t is not None", "if False"),
     "dropout not scaled": change(_forward_pass, "h * (1 / (1 - dropout))", "h"),
     "dropout scaled by its own rate": change(_forward_pass, "/ (1 - dropout)", "/ dropout"),
     "dropout inverted": change(_forward_pass, "where(keep_t", "where(~keep_t"),
     "dropout not carried": change(
-        _forward_pass, f"h = {_SURVIVORS}", f"return h, ({_SURVIVORS}, _Gates(r, z, n))"
+        _forward_pass, f"h = {_SURVIVORS}", f"return h, ({_SURVIVORS}, Gates(r, z, n))"
     ),
     "time reversed": change(
         _forward_pass, "(projected, keep))", "(projected, keep), reverse=True)"
     ),
     "states rounded to float32": change(
         _forward_pass,
-        "return h, (h, _Gates",
-        "return (h := h.astype(jnp.float32).astype(h.dtype)), (h, _Gates",
+        "return h, (h, Gates",
+        "return (h := h.astype(jnp.float32).astype(h.dtype)), (h, Gates",
     ),
     "products of bfloat16": change(
-        fused._dot, "values.astype(dtype)", "values.astype(jnp.bfloat16).astype(dtype)"
+        projection.dot, "values.astype(dtype)", "values.astype(jnp.bfloat16).astype(dtype)"
     ),
     "first state not zero": change(
         model.GRULanguageModel.initial_state, "jnp.zeros(", "1e-9 + jnp.zeros("
@@ -210,14 +210,14 @@ IGNORED = {
 }
 GRADIENTS = {
     "two biases trained as one": change(
-        _project, "weights.bias_hh[0]", "lax.stop_gradient(weights.bias_hh[0])"
+        _biases, "weights.bias_hh[0]", "lax.stop_gradient(weights.bias_hh[0])"
     ),
     "no gradient through the reset": change(
         _backward_pass, "grad_r = grad_rh", "grad_r = 0 * grad_rh"
     ),
     "no gradient through time": change(_backward_pass, "return grad * (1 - z) + ", "return "),
     "no gradient through the candidate": change(_backward_pass, "+ grad_rh * r ", ""),
-    "no gradient through r and z": change(_backward_pass, " + through, _Gates", ", _Gates"),
+    "no gradient through r and z": change(_backward_pass, " + through, Gates", ", Gates"),
     "slope of the candidate missing": change(_backward_pass, "* (1 - n * n)", ""),
     "dropped states have gradients": change(_backward_pass, "if keep_t is not None", "if False"),
     "gradients of survivors not scaled": change(

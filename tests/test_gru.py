@@ -1,6 +1,7 @@
 """The recurrence against its equations, written once more in plain NumPy, and each backend's
 gradients against those of the plain scan."""
 
+import functools
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from astra_jax.errors import InputError
 from astra_jax.gru import BACKENDS, Embedded, GRUWeights, gru
 
 DROPOUT = 0.3
@@ -53,7 +55,8 @@ def single(tree):
     return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32) if a.dtype == float else a, tree)
 
 
-SHAPES = [(1, 1, 2, 3), (1, 4, 3, 2), (6, 1, 5, 4), (5, 3, 4, 7)]
+SHAPES = [(1, 1, 2, 3), (1, 4, 3, 2, 3), (6, 1, 5, 4, 1), (5, 3, 4, 7)]
+"""T, B, E, H, and L where it is not 2."""
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -63,8 +66,9 @@ def test_gru_computes_its_equations(shape, backend: str):
     with jax.enable_x64(True):
         on_device = jax.tree.map(jnp.asarray, (layers, Embedded(table, ids), h_0))
         start = on_device[0], on_device[1], on_device[2]
-        hiddens, h_n = gru(*start, jnp.asarray(keep), DROPOUT, backend=backend)
-        undropped, _ = gru(*start, backend=backend)
+        run = jax.jit(functools.partial(gru, backend=backend), static_argnums=4)
+        hiddens, h_n = run(*start, jnp.asarray(keep), DROPOUT)
+        undropped, _ = run(*start)
     expected = plain = table[ids]
     for index, weights in enumerate(layers):
         expected = equations(weights, expected, h_0[index], keep[index], DROPOUT)
@@ -72,6 +76,12 @@ def test_gru_computes_its_equations(shape, backend: str):
         np.testing.assert_allclose(hiddens[index], expected, rtol=0, atol=2e-14)
         np.testing.assert_allclose(undropped[index], plain, rtol=0, atol=2e-14)
         np.testing.assert_array_equal(h_n[index], hiddens[index][-1])
+
+
+@functools.cache
+def gradients_of_the_scan(shape, dropped: bool):
+    arguments = jax.tree.map(jnp.asarray, random_inputs(*shape))
+    return gradients("scan", arguments, arguments[-1] if dropped else None, embedded=False)
 
 
 def gradients(backend: str, arguments: Any, keep: Any, *, embedded: bool, remat: bool = False):
@@ -101,8 +111,10 @@ def test_every_backend_has_the_gradients_of_the_scan(shape, dropped: bool, backe
     with jax.enable_x64(True):
         arguments = jax.tree.map(jnp.asarray, random_inputs(*shape))
         keep = arguments[-1] if dropped else None
-        expected = gradients("scan", arguments, keep, embedded=False)
-        for embedded, remat in [(True, False), (False, True)]:
+        expected = gradients_of_the_scan(shape, dropped)
+        # Compiling takes the time of these tests, so not everything is gone through with all.
+        ways = [(dropped, False)] + [(False, True)] * (dropped and shape == SHAPES[-1])
+        for embedded, remat in ways:
             found = gradients(backend, arguments, keep, embedded=embedded, remat=remat)
             for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
                 assert np.abs(other).max() > 1e-3 or other.size < 9  # Nothing here is dead.
@@ -163,3 +175,22 @@ def test_gru_refuses_what_does_not_fit():
         unchecked(layers, inputs, h_0, jnp.asarray(keep[:, :, :1]))
     with pytest.raises(ValueError, match="h_0 has shape"):
         unchecked(layers, inputs, h_0[:1])
+
+
+@pytest.mark.parametrize(
+    ("platform", "hidden", "state", "why"),
+    [
+        ("METAL", 8, jnp.float32, "runs on cpu, gpu, tpu, not on METAL"),
+        ("gpu", 8, jnp.float64, "has states of float32 on a gpu, got float64"),
+        ("gpu", 256, jnp.float32, "at most 128 KiB a gate on a gpu, got 256 hidden units of 4"),
+        ("tpu", 1025, jnp.float32, "at most 4096 KiB a gate on a tpu, got 1025 hidden units of 4"),
+    ],
+)
+def test_the_kernel_runs_or_says_why_not(
+    platform: str, hidden: int, state: Any, why: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    arguments = random_inputs(2, 2, 3, hidden, num_layers=1)
+    with jax.enable_x64(True), pytest.raises(InputError, match=why):
+        layers, ids, table, h_0, _ = jax.tree.map(jnp.asarray, arguments)
+        gru(layers, Embedded(table, ids), h_0.astype(state), backend="pallas")

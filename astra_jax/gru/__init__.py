@@ -8,8 +8,10 @@ from jaxtyping import Array, Bool, DTypeLike, Float
 from astra_jax.gru.fused import fused_gru
 from astra_jax.gru.inputs import Embedded, Inputs
 from astra_jax.gru.layerwise import layerwise
+from astra_jax.gru.pallas import pallas_gru
 from astra_jax.gru.scan import scan_gru
 from astra_jax.gru.segments import segmented
+from astra_jax.gru.wavefront import wavefront_gru
 from astra_jax.gru.weights import GRUWeights
 
 __all__ = ["BACKENDS", "Embedded", "GRUWeights", "gru"]
@@ -19,6 +21,8 @@ Backend = Callable[..., tuple[list[Float[Array, "T B H"]], Float[Array, "L B H"]
 BACKENDS: dict[str, Backend] = {
     "scan": functools.partial(layerwise, scan_gru),
     "fused": functools.partial(layerwise, fused_gru),
+    "wavefront": wavefront_gru,
+    "pallas": functools.partial(layerwise, pallas_gru),
 }
 """The ways to compute `gru`, all of one signature; `scan` is the truth that others are held to."""
 

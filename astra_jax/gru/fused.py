@@ -12,23 +12,15 @@ CPU compiler does not turn into vector instructions.
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, DTypeLike, Float
 
-from astra_jax.gru.inputs import Embedded, Inputs
+from astra_jax.gru.inputs import Inputs
+from astra_jax.gru.projection import Gates, dot, outer, project
 from astra_jax.gru.weights import GRUWeights
-
-
-class _Gates(NamedTuple):
-    """One value each for reset gate, update gate and candidate, at every step."""
-
-    r: Float[Array, "T B H"]
-    z: Float[Array, "T B H"]
-    n: Float[Array, "T B H"]
 
 
 def fused_gru(
@@ -40,34 +32,14 @@ def fused_gru(
     dtype: DTypeLike,
 ) -> tuple[Float[Array, "T B H"], Float[Array, "B H"]]:
     """Runs one layer over time; see `astra_jax.gru.gru` for equations and arguments."""
-    projected = _project(weights, inputs, dtype)
+    projected = project(weights, inputs, dtype)
     hidden: Array = _recur(projected, weights.kernel_hh, h_0, keep, dropout, dtype)
     return hidden, hidden[-1]
 
 
-def _project(weights: GRUWeights, inputs: Inputs, dtype: DTypeLike) -> _Gates:
-    """Returns what the inputs and all biases contribute to the gates."""
-    bias_r, bias_z, bias_n = weights.bias_ih
-    biases = bias_r + weights.bias_hh[0], bias_z + weights.bias_hh[1], bias_n
-    if isinstance(inputs, Embedded) and len(inputs.table) <= inputs.ids.size:
-        rows = zip(weights.kernel_ih, biases, strict=True)
-        tables = [_dot(inputs.table, kernel, dtype) + bias[None] for kernel, bias in rows]
-        return _Gates(*(table[inputs.ids] for table in tables))
-    values = inputs.dense() if isinstance(inputs, Embedded) else inputs
-    rows = zip(weights.kernel_ih, biases, strict=True)
-    return _Gates(*(_dot(values, kernel, dtype) + bias[None, None] for kernel, bias in rows))
-
-
-def _dot(
-    values: Float[Array, "*batch I"], kernel: Float[Array, "I J"], dtype: DTypeLike
-) -> Float[Array, "*batch J"]:
-    """Multiplies operands of `dtype` into sums of the values' own type."""
-    return jnp.dot(values.astype(dtype), kernel.astype(dtype), preferred_element_type=values.dtype)
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _recur(
-    projected: _Gates,
+    projected: Gates,
     kernel_hh: Float[Array, "3 H H"],
     h_0: Float[Array, "B H"],
     keep: Bool[Array, "T B H"] | None,
@@ -84,13 +56,13 @@ def _forward(projected, kernel_hh, h_0, keep, dropout, dtype):
 
     def step(h, at_t):
         x, keep_t = at_t
-        r = jax.nn.sigmoid(x.r + _dot(h, kernel_r, dtype))
-        z = jax.nn.sigmoid(x.z + _dot(h, kernel_z, dtype))
-        n = jnp.tanh(x.n + _dot(r * h, kernel_n, dtype))
+        r = jax.nn.sigmoid(x.r + dot(h, kernel_r, dtype))
+        z = jax.nn.sigmoid(x.z + dot(h, kernel_z, dtype))
+        n = jnp.tanh(x.n + dot(r * h, kernel_n, dtype))
         h = (1 - z) * h + z * n
         if keep_t is not None:
             h = jnp.where(keep_t, h * (1 / (1 - dropout)), jnp.zeros_like(h))
-        return h, (h, _Gates(r, z, n))
+        return h, (h, Gates(r, z, n))
 
     _, (hidden, gates) = lax.scan(step, h_0, (projected, keep))
     return hidden, (hidden, gates, kernel_hh, h_0, keep)
@@ -110,24 +82,16 @@ def _backward(dropout, dtype, saved, grad_hidden):
             grad = jnp.where(keep_t, grad * (1 / (1 - dropout)), jnp.zeros_like(grad))
         grad_n = grad * z * (1 - n * n)
         grad_z = grad * (n - h) * z * (1 - z)
-        grad_rh = _dot(grad_n, turned_n, dtype)
+        grad_rh = dot(grad_n, turned_n, dtype)
         grad_r = grad_rh * h * r * (1 - r)
-        through = _dot(grad_r, turned_r, dtype) + _dot(grad_z, turned_z, dtype)
-        return grad * (1 - z) + grad_rh * r + through, _Gates(grad_r, grad_z, grad_n)
+        through = dot(grad_r, turned_r, dtype) + dot(grad_z, turned_z, dtype)
+        return grad * (1 - z) + grad_rh * r + through, Gates(grad_r, grad_z, grad_n)
 
     start = jnp.zeros_like(h_0)
     grad_h_0, grads = lax.scan(step, start, (grad_hidden, before, gates, keep), reverse=True)
     read = before, before, gates.r * before
-    grad_kernel = jnp.stack([_outer(h, g, dtype) for h, g in zip(read, grads, strict=True)])
+    grad_kernel = jnp.stack([outer(h, g, dtype) for h, g in zip(read, grads, strict=True)])
     return grads, grad_kernel, grad_h_0, None
-
-
-def _outer(
-    read: Float[Array, "T B H"], grads: Float[Array, "T B H"], dtype: DTypeLike
-) -> Float[Array, "H H"]:
-    """Returns the gradient of a kernel: the outer products of all steps, in one product."""
-    width = read.shape[-1]
-    return _dot(read.reshape(-1, width).T, grads.reshape(-1, width), dtype)
 
 
 _recur.defvjp(_forward, _backward)

@@ -1,0 +1,48 @@
+"""The part of a layer that has no recurrence in it: what its inputs contribute to the gates."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, DTypeLike, Float
+
+from astra_jax.gru.inputs import Embedded, Inputs, dense
+from astra_jax.gru.weights import GRUWeights
+
+
+class Gates(NamedTuple):
+    """One value each for reset gate, update gate and candidate, at every step."""
+
+    r: Float[Array, "T B H"]
+    z: Float[Array, "T B H"]
+    n: Float[Array, "T B H"]
+
+
+def project(weights: GRUWeights, inputs: Inputs, dtype: DTypeLike) -> Gates:
+    """Returns what the inputs and all biases contribute to the gates, at every step."""
+    rows = list(zip(weights.kernel_ih, summed_biases(weights), strict=True))
+    if isinstance(inputs, Embedded) and len(inputs.table) <= inputs.ids.size:
+        tables = [dot(inputs.table, kernel, dtype) + bias[None] for kernel, bias in rows]
+        return Gates(*(table[inputs.ids] for table in tables))
+    values = dense(inputs)
+    return Gates(*(dot(values, kernel, dtype) + bias[None, None] for kernel, bias in rows))
+
+
+def summed_biases(weights: GRUWeights) -> tuple[Float[Array, " H"], ...]:
+    """Returns the sum of each gate's biases, in the order r, z, n."""
+    bias_r, bias_z, bias_n = weights.bias_ih
+    return bias_r + weights.bias_hh[0], bias_z + weights.bias_hh[1], bias_n
+
+
+def dot(
+    values: Float[Array, "*batch I"], kernel: Float[Array, "I J"], dtype: DTypeLike
+) -> Float[Array, "*batch J"]:
+    """Multiplies operands of `dtype` into sums of the values' own type."""
+    return jnp.dot(values.astype(dtype), kernel.astype(dtype), preferred_element_type=values.dtype)
+
+
+def outer(
+    read: Float[Array, "T B H"], grads: Float[Array, "T B H"], dtype: DTypeLike
+) -> Float[Array, "H H"]:
+    """Returns the gradient of a kernel: the outer products of all steps, in one product."""
+    width = read.shape[-1]
+    return dot(read.reshape(-1, width).T, grads.reshape(-1, width), dtype)

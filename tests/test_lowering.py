@@ -1,0 +1,84 @@
+"""Training and sampling lower for chips that are not here, and never ask the host meanwhile.
+
+Lowering needs no such chip. What its compiler makes of the result, these tests do not know.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from astra_jax import sampling
+from astra_jax.gru import BACKENDS
+from astra_jax.training import Keys, Trainer
+from tests.trainings import TEXT, Begin
+
+PLATFORMS = {"cuda": "gpu", "tpu": "tpu"}
+"""The names that JAX lowers for, and those that it gives its backends."""
+
+KERNELS = {"cuda": "__gpu$xla.gpu.triton", "tpu": "tpu_custom_call"}
+
+
+def lowered(program: Callable[..., Any], platform: str, *arguments: Any) -> str:
+    traced = jax.jit(program).trace(*arguments)
+    return traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+def visits_to_the_host(text: str) -> set[str]:
+    return set(re.findall(r"callback|stablehlo\.(?:send|recv|infeed|outfeed)", text))
+
+
+# JAX 0.11 deprecates Pallas' way to a GPU, without another for kernels of this kind.
+@pytest.mark.filterwarnings("ignore:.*Triton:DeprecationWarning")
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_training_stays_on_the_device(
+    backend: str, platform: str, begin: Begin, monkeypatch: pytest.MonkeyPatch
+):
+    jax.clear_caches()  # What was traced for one platform would be taken for the other.
+    run, split = begin(TEXT)
+    keys = Keys.from_seed(0)
+    trainer = Trainer(run.preset, 7, backend=backend)
+    rows = split.train.epoch_rows(keys.batches, 7)
+    monkeypatch.setattr(jax, "default_backend", lambda: PLATFORMS[platform])
+
+    def first_steps(state, end):
+        return trainer.run_steps(state, split.train, rows, 0, end, keys.dropout)
+
+    text = lowered(first_steps, platform, jax.eval_shape(trainer.init, keys.init), 7)
+    assert visits_to_the_host(text) == set()
+    assert (KERNELS[platform] in text) == (backend == "pallas")
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize(
+    "strategy", [sampling.Greedy(), sampling.Temperature(0.8), sampling.TopK(5)], ids=repr
+)
+def test_sampling_stays_on_the_device(
+    strategy: sampling.Strategy, platform: str, monkeypatch: pytest.MonkeyPatch
+):
+    trainer = Trainer(TEXT, 7)
+    monkeypatch.setattr(jax, "default_backend", lambda: PLATFORMS[platform])
+    params = jax.eval_shape(trainer.init, jax.random.key(0)).params
+
+    def chunk(params, given, uniforms):
+        cursor = sampling._first_cursor(nnx.merge(trainer.graph, params), 3)
+        return sampling.write_chunk(trainer.graph, params, cursor, given, uniforms, strategy, True)
+
+    given, uniforms = np.full((5, 3), sampling.DRAWN, np.int32), np.zeros((5, 3), np.float32)
+    assert visits_to_the_host(lowered(chunk, platform, params, given, uniforms)) == set()
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_a_visit_to_the_host_is_noticed(platform: str):
+    def visit(x):
+        return jax.pure_callback(np.sin, x, x)
+
+    assert visits_to_the_host(lowered(visit, "cpu", jnp.zeros(2))) == {"callback"}
+    with pytest.raises(ValueError, match="platform"):  # There is no host of such a chip here.
+        lowered(visit, platform, jnp.zeros(2))
