@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental import pallas as pl
 from jaxtyping import Array, Bool, DTypeLike, Float
 
 from astra_jax.errors import InputError
@@ -210,6 +209,8 @@ def _kernel_scan(
     Returns:
         The state after the last step, and the outputs of all.
     """
+    from jax.experimental import pallas as pl  # Here, since every start would wait for it.
+
     time, batch, hidden = jax.tree.leaves(streams)[0].shape
     rows = _rows(plan, batch)
     steps = time if plan.steps is None else math.gcd(time, plan.steps)
