@@ -8,7 +8,7 @@ from astra_jax.gru import BACKENDS
 
 OURS, REMAT = "ours", "remat"
 
-TRAIN, EVAL, SAMPLE = "train", "eval", "sample"
+TRAIN, EVAL, SAMPLE, MEMORY = "train", "eval", "sample", "memory"
 
 
 @dataclass(frozen=True)
@@ -24,21 +24,21 @@ class Peer:
     """
 
     about: str
-    takes_part: tuple[str, ...] = (TRAIN, EVAL)
+    takes_part: tuple[str, ...] = (TRAIN, MEMORY, EVAL)
     same: bool = True
     optional: bool = False
 
 
 PEERS: Mapping[str, Peer] = {
-    OURS: Peer("what `scripts/train.py` and `sample.py` run", (TRAIN, EVAL, SAMPLE)),
+    OURS: Peer("what `scripts/train.py` and `sample.py` run", (TRAIN, MEMORY, EVAL, SAMPLE)),
     **{
         name: Peer(f"ours with the backend `{name}`", optional=name not in ("scan", "fused"))
         for name in BACKENDS
     },
-    REMAT: Peer("ours with `--remat`, which computes states anew to save memory", (TRAIN,)),
+    REMAT: Peer("ours with `--remat`, which computes states anew to save memory", (TRAIN, MEMORY)),
     "notebook": Peer(
         "the notebooks' PyTorch loop; its sampler reads one character, from a zero state",
-        (TRAIN, EVAL, SAMPLE),
+        (TRAIN, MEMORY, EVAL, SAMPLE),
     ),
     "notebook-compiled": Peer("the same with `torch.compile` on the cell", optional=True),
     "torch-hoisted": Peer("PyTorch with all that has no recurrence in it outside the loop"),
@@ -57,7 +57,7 @@ def choose(names: str | None, what: str) -> list[str]:
 
     Args:
         names: parted by commas; None is everyone. Who cannot take part in this is left out.
-        what: `train`, `eval` or `sample`.
+        what: a name of `records.MEASUREMENTS`. In some nobody else takes part.
 
     Raises:
         InputError: somebody is not known.
@@ -69,5 +69,5 @@ def choose(names: str | None, what: str) -> list[str]:
     return [
         name
         for name, peer in PEERS.items()
-        if what in peer.takes_part and (name == OURS or wanted is None or name in wanted)
+        if name == OURS or (what in peer.takes_part and (wanted is None or name in wanted))
     ]

@@ -12,12 +12,12 @@ from benchmarks.contest import contest
 from benchmarks.growth import growth
 from benchmarks.lineup import Rules
 from benchmarks.memory import memory_of_all
-from benchmarks.peers import EVAL, SAMPLE, TRAIN
+from benchmarks.peers import EVAL, MEMORY, SAMPLE, TRAIN
 from benchmarks.setting import Setting
 from benchmarks.start import start_times
 from benchmarks.writing import writing_contest
 
-START, GROWTH, MEMORY = "start", "growth", "memory"
+START, GROWTH = "start", "growth"
 
 _PACKAGES = ("torch", "onnxruntime")
 

@@ -11,8 +11,8 @@ from rich.table import Table as RichTable
 from astra_jax.atomic import write_text
 from astra_jax.errors import InputError
 from benchmarks.figures import draw_growth
-from benchmarks.peers import EVAL, OURS, PEERS, SAMPLE, TRAIN
-from benchmarks.records import GROWTH, MEMORY, START, read_all
+from benchmarks.peers import EVAL, MEMORY, OURS, PEERS, SAMPLE, TRAIN
+from benchmarks.records import GROWTH, START, read_all
 from benchmarks.rounds import Spread, Summary, summarize
 from benchmarks.writing import many
 

@@ -270,6 +270,8 @@ def test_unknown_peers_are_one_line_that_lists_the_known():
     assert result.err.count("\n") == 1
     assert choose("torch-gru,notebook", TRAIN) == [OURS, "notebook", "torch-gru"]
     assert choose("torch-gru,notebook", "sample") == [OURS, "notebook"]
+    assert choose("torch-gru", "memory") == [OURS, "torch-gru"]
+    assert choose(None, "start") == [OURS]
 
 
 def test_the_first_step_of_a_training_ends_its_process(corpora: dict[str, str], tmp_path: Path):
