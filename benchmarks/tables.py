@@ -216,7 +216,7 @@ def _growth(record: Mapping[str, Any]) -> list[Table]:
     return [
         Table(
             title=f"Growth of a training step from {base}, {record['precision']}",
-            head=("", "sizes", "µs a character", "exponent of a step", "of the last doubling"),
+            head=("", "sizes", "µs a character", "exponent of a step", "of the last two sizes"),
             rows=rows,
             notes=("Work itself grows with exponent 1 in B, T and L, and with up to 2 in H.",),
         )
@@ -254,11 +254,16 @@ def _time(summary: Summary) -> tuple[str, str, str]:
 
 
 def _spread(seconds: Spread, unit: float = 1e3) -> str:
-    return f"{unit * seconds.median:.4g}"
+    return _number(unit * seconds.median)
 
 
 def _spread_only(seconds: Spread, unit: float = 1e3) -> str:
-    return f"{unit * seconds.low:.4g} – {unit * seconds.high:.4g}"
+    return f"{_number(unit * seconds.low)} – {_number(unit * seconds.high)}"
+
+
+def _number(value: float) -> str:
+    """Returns a positive number with four digits, or all of its whole ones."""
+    return f"{value:.4g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _notes(record: Mapping[str, Any], names: Iterable[str]) -> tuple[str, ...]:
