@@ -1,0 +1,1 @@
+"""How fast Astra is, beside others that do the same work, and beside what the machine can do."""

@@ -1,0 +1,97 @@
+"""Whoever claims to compute what we compute is held to it before it is timed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from astra_torch.weights import Arrays
+from benchmarks.setting import Precision
+
+BOUNDS: Mapping[Precision, tuple[float, float]] = {
+    "highest": (1e-5, 1e-3),
+    "tf32": (1e-3, 2e-2),
+    "bf16": (2e-3, 1e-1),
+}
+"""How far a loss, and a gradient, may be from ours, by the precision of the products.
+
+Relative to the loss, and to the largest value of a tensor. They are to tell one function from
+another, not to certify (`scripts/validate.py` does that). In float32 two computations of these
+gradients were measured to differ by some 1e-6, in bfloat16 by 2e-2; TF32 has three bits more than
+bfloat16. `test_benchmarks.py` puts faults into a contender that float32's bound must find.
+"""
+
+
+class DisagreementError(AssertionError):
+    """A contender does not compute what it says that it computes."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a contender is from ours.
+
+    Attributes:
+        loss: relative difference, the largest of all batches that were looked at.
+        gradient: that of the worst tensor; None where the contender has no gradients.
+    """
+
+    loss: float
+    gradient: float | None = None
+
+
+def hold_losses(name: str, ours: np.ndarray, theirs: np.ndarray, precision: Precision) -> Agreement:
+    """Holds the mean losses of batches to ours.
+
+    Raises:
+        DisagreementError: one is out of bound.
+    """
+    loss = _relative(theirs, ours)
+    _require(name, "loss", loss, BOUNDS[precision][0])
+    return Agreement(loss)
+
+
+def hold_gradients(
+    name: str,
+    ours: tuple[float, Arrays],
+    theirs: tuple[float, Arrays],
+    precision: Precision,
+) -> Agreement:
+    """Holds a batch's loss and gradients, tensor by tensor, to ours.
+
+    Raises:
+        DisagreementError: one is out of bound, or missing.
+    """
+    agreement = hold_losses(name, np.array([ours[0]]), np.array([theirs[0]]), precision)
+    if ours[1].keys() != theirs[1].keys():
+        missing = sorted(ours[1].keys() ^ theirs[1].keys())
+        raise DisagreementError(f"{name} and ours have not the same gradients: {missing}")
+    worst, tensor = max((_relative(theirs[1][key], ours[1][key]), key) for key in ours[1])
+    _require(name, f"gradient of {tensor}", worst, BOUNDS[precision][1])
+    return Agreement(agreement.loss, worst)
+
+
+def require_same_text(name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
+    """Holds the most likely ids that continue a prompt, `[N, S]`, to ours.
+
+    Raises:
+        DisagreementError: one is another.
+    """
+    if not np.array_equal(ours, theirs):
+        raise DisagreementError(
+            f"{name} does not write what ours does: {theirs.tolist()} instead of {ours.tolist()}"
+        )
+
+
+def _relative(theirs: np.ndarray, ours: np.ndarray) -> float:
+    """Returns the largest difference over ours' largest value; infinite where either is none."""
+    scale = np.abs(ours).max()
+    difference = np.abs(theirs - ours).max() / scale if scale else np.inf
+    return float(difference) if np.isfinite(difference) else float("inf")
+
+
+def _require(name: str, what: str, difference: float, bound: float) -> None:
+    if difference > bound:
+        raise DisagreementError(
+            f"{name} does not compute what ours does: its {what} is {difference:.1e} away, "
+            f"at most {bound:.0e} can be rounding"
+        )

@@ -1,0 +1,116 @@
+"""A training step, and the evaluation of a batch: everyone's, in turn."""
+
+import functools
+from typing import Any
+
+from astra_jax.training import MAX_STEPS_PER_CALL
+from benchmarks.agreement import Agreement, hold_gradients, hold_losses
+from benchmarks.floor import MatmulFloor
+from benchmarks.jax_peers import FlaxPeer, JaxPeer, our_trainer
+from benchmarks.lineup import Entry, Lineup, Rules
+from benchmarks.onnx_peer import OnnxPeer
+from benchmarks.peers import EVAL, OURS, PEERS, REMAT, TRAIN
+from benchmarks.rounds import Timed
+from benchmarks.setting import NUM_BATCHES, Setting
+from benchmarks.torch_peers import (
+    CudnnModel,
+    HoistedModel,
+    TorchPeer,
+    compiled_model,
+    notebook_model,
+)
+from benchmarks.work import Work
+
+LEAST_STEPS = 2
+"""Training steps in a call of JAX: what beginning one costs is shared, as in `fit`."""
+
+
+def make_peer(name: str, setting: Setting) -> Any:
+    """Returns who trains and evaluates under a name of `PEERS`."""
+    if name == "nnx-rnn":
+        return FlaxPeer(setting)
+    if name == "onnxruntime":
+        return OnnxPeer(setting)
+    if name == "torch-gru":
+        return TorchPeer(setting, CudnnModel(setting.preset.model))
+    if name in ("notebook", "torch-hoisted", "notebook-compiled"):
+        compiled = name == "notebook-compiled"
+        named = compiled_model(setting) if compiled else notebook_model(setting)
+        model = HoistedModel(named) if name == "torch-hoisted" else named
+        return TorchPeer(setting, model, named)
+    backend = None if name in (OURS, REMAT) else name
+    return JaxPeer(setting, our_trainer(setting, backend, remat=name == REMAT))
+
+
+def contest(what: str, setting: Setting, rules: Rules) -> dict[str, Any]:
+    """Times `train`, a training step, or `eval`, the loss of a batch without dropout.
+
+    Returns:
+        The record, ready for JSON.
+
+    Raises:
+        DisagreementError: somebody does not compute what they say.
+    """
+    data = setting.preset.data
+    work = Work(
+        model=setting.preset.model,
+        batch_size=data.batch_size,
+        seq_len=data.seq_len,
+        training=what == TRAIN,
+    )
+    with setting.arithmetic():
+        lineup, contestants = Lineup(rules), _Contestants(setting)
+        lineup.enter_all({TRAIN: contestants.training, EVAL: contestants.evaluation}[what])
+        floor = MatmulFloor(work, setting)
+        lineup.enter([(floor, None)])
+        record = lineup.run()
+    return record | {
+        "characters": work.characters,
+        "flops": work.flops,
+        "floor": floor.name,
+        "products": [
+            {"shape": shape, "count": count, "seconds": floor.seconds_by_shape[shape]}
+            for shape, count in floor.counts.items()
+        ],
+    }
+
+
+class _Contestants:
+    """Makes contenders by name, and holds them to the first of them."""
+
+    def __init__(self, setting: Setting):
+        self.setting = setting
+        self.ours = functools.cache(lambda: make_peer(OURS, setting))
+
+    def training(self, name: str) -> list[Entry]:
+        peer = self._make(name)
+        least = LEAST_STEPS if isinstance(peer, JaxPeer) else 1
+        agreement = self._hold_gradients(name, peer) if self._is_held(name) else None
+        return [(Timed(name, peer.train, least, MAX_STEPS_PER_CALL), agreement)]
+
+    def evaluation(self, name: str) -> list[Entry]:
+        peer = self._make(name)
+        agreement = self._hold_losses(name, peer) if self._is_held(name) else None
+        return [(Timed(name, peer.evaluate, NUM_BATCHES), agreement)]
+
+    def _make(self, name: str) -> Any:
+        return self.ours() if name == OURS else make_peer(name, self.setting)
+
+    def _is_held(self, name: str) -> bool:
+        return PEERS[name].same and name != OURS
+
+    @functools.cached_property
+    def _reference(self) -> Any:
+        return self.ours().loss_and_gradients()
+
+    def _hold_gradients(self, name: str, peer: Any) -> Agreement:
+        theirs = peer.loss_and_gradients()
+        return hold_gradients(name, self._reference, theirs, self.setting.precision)
+
+    @functools.cached_property
+    def _reference_losses(self) -> Any:
+        return self.ours().evaluate(NUM_BATCHES)
+
+    def _hold_losses(self, name: str, peer: Any) -> Agreement:
+        theirs = peer.evaluate(NUM_BATCHES)
+        return hold_losses(name, self._reference_losses, theirs, self.setting.precision)

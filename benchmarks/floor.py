@@ -1,0 +1,160 @@
+"""What this machine can do, measured in the same rounds: its products, and its memory."""
+
+import functools
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from jax import lax
+from jax.sharding import PartitionSpec as P
+
+from benchmarks.rounds import clocked
+from benchmarks.setting import Setting
+from benchmarks.work import Matmul, Work
+
+MATMULS, MEMORY = "the machine's products", "the machine's memory"
+"""What the floors are called among the contenders."""
+
+SECONDS_A_SHAPE = 0.05
+"""How long each shape of product is measured in a turn, about."""
+
+MOST_PRODUCTS = 64
+"""Products of one shape that are taken in a call."""
+
+
+class MatmulFloor:
+    """Takes the products that a pass needs at least, and nothing else.
+
+    Each shape is taken by JAX, by JAX on all of its devices and by PyTorch, on as many threads as
+    the contenders have; the fastest counts. Nobody who takes these products can be faster, and
+    who comes near has nothing left to save but products.
+    """
+
+    name = MATMULS
+
+    def __init__(self, work: Work, setting: Setting):
+        """Makes the operands of each shape."""
+        self.counts: Counter[Matmul] = work.least()
+        self.runners = {shape: _runners(shape, setting) for shape in self.counts}
+        self.seconds_by_shape: dict[Matmul, list[float]] = {shape: [] for shape in self.counts}
+        self._repeats: dict[Matmul, int] = {}
+
+    def warm_up(self, seconds: float) -> None:
+        """Compiles, and finds the fastest way to take each shape."""
+        del seconds
+        for shape, runners in self.runners.items():
+            for run in runners:
+                run()
+            self.runners[shape] = [min(runners, key=_seconds_of)]
+            took = _seconds_of(self.runners[shape][0])
+            self._repeats[shape] = max(1, round(SECONDS_A_SHAPE / took))
+
+    def turn(self) -> float:
+        """Takes some of each shape; returns the seconds that all of a pass would take."""
+        total = 0.0
+        for shape, count in self.counts.items():
+            (run,), repeats = self.runners[shape], self._repeats[shape]
+            took = clocked(lambda run=run, repeats=repeats: [run() for _ in range(repeats)])
+            seconds = took / (repeats * products_a_call(shape))
+            self.seconds_by_shape[shape].append(seconds)
+            total += seconds * count
+        return total
+
+
+def _seconds_of(run: Callable[[], object]) -> float:
+    return min(clocked(run) for _ in range(3))
+
+
+def products_a_call(shape: Matmul) -> int:
+    """Returns how many products of a shape are taken at once: fewer of large ones."""
+    return max(1, min(MOST_PRODUCTS, int(2e8 / shape.flops)))
+
+
+def _runners(shape: Matmul, setting: Setting) -> list[Callable[[], object]]:
+    rng = np.random.default_rng(0)
+    left = (products_a_call(shape), shape.rows, shape.inner)
+    operands = (
+        rng.standard_normal(left, np.float32),
+        rng.standard_normal((shape.inner, shape.columns), np.float32),
+    )
+    runners = [_jax_runner(operands, setting, sharded=False), _torch_runner(operands, setting)]
+    mesh = setting.place.mesh_of_several
+    if mesh is not None and shape.rows % mesh.size == 0:
+        runners.append(_jax_runner(operands, setting, sharded=True))
+    return runners
+
+
+def _jax_runner(
+    operands: tuple[np.ndarray, np.ndarray], setting: Setting, *, sharded: bool
+) -> Callable[[], object]:
+    half = setting.precision == "bf16"
+    left, right = (jnp.asarray(array, jnp.bfloat16 if half else None) for array in operands)
+
+    def products(left: jax.Array, right: jax.Array) -> jax.Array:
+        # One after the other, as in a recurrence; kept, so that none of it is left out.
+        dot = functools.partial(jnp.dot, preferred_element_type=jnp.float32)
+        return lax.map(lambda one: dot(one, right), left)
+
+    mesh = setting.place.mesh_of_several
+    if sharded:
+        assert mesh is not None
+        split = P(None, "data")
+        products = jax.shard_map(products, mesh=mesh, in_specs=(split, P()), out_specs=split)
+        left, right = (setting.place.share(np.asarray(left)), setting.place.replicate(right))
+    compiled = jax.jit(products)
+    return lambda: jax.block_until_ready(compiled(left, right))
+
+
+def _torch_runner(
+    operands: tuple[np.ndarray, np.ndarray], setting: Setting
+) -> Callable[[], object]:
+    dtype = torch.bfloat16 if setting.precision == "bf16" else torch.float32
+    lefts, right = (torch.tensor(a).to(setting.torch_device, dtype) for a in operands)
+    out = torch.empty(len(lefts), lefts.shape[1], right.shape[1]).to(lefts)
+
+    def run() -> None:
+        for left, result in zip(lefts, out, strict=True):
+            torch.mm(left, right, out=result)
+        if setting.torch_device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+class MemoryFloor:
+    """Reads as many bytes as the weights have, again and again, and does next to nothing else."""
+
+    name = MEMORY
+
+    def __init__(self, num_bytes: int, setting: Setting):
+        """Makes the bytes."""
+        values = np.ones(max(1, num_bytes // 4), np.float32)
+        self._runners = [_torch_reader(values, setting), _jax_reader(values)]
+        self._repeats = 1
+
+    def warm_up(self, seconds: float) -> None:
+        """Finds the fastest way to read."""
+        del seconds
+        for run in self._runners:
+            run()
+        self._runners = [min(self._runners, key=_seconds_of)]
+        self._repeats = max(1, round(SECONDS_A_SHAPE / _seconds_of(self._runners[0])))
+
+    def turn(self) -> float:
+        """Reads; returns the seconds that all of the bytes take once."""
+        (run,) = self._runners
+        return clocked(lambda: [run() for _ in range(self._repeats)]) / self._repeats
+
+
+def _torch_reader(values: np.ndarray, setting: Setting) -> Callable[[], Any]:
+    tensor = torch.tensor(values).to(setting.torch_device)
+    return lambda: tensor.sum().item()
+
+
+def _jax_reader(values: np.ndarray) -> Callable[[], Any]:
+    array, total = jnp.asarray(values), jax.jit(jnp.sum)
+    return lambda: float(total(array))

@@ -1,0 +1,102 @@
+"""Who has come to the start: contenders that are made, held to ours and warmed up."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from astra_jax.fitting import SECONDS_PER_CALL
+from benchmarks.agreement import Agreement, DisagreementError
+from benchmarks.peers import PEERS
+from benchmarks.rounds import Contender, run_rounds
+from benchmarks.time_limit import time_limit
+
+Tell = Callable[[str], None]
+
+LIMIT_SECONDS = 180.0
+"""How long an optional contender may take until it is ready."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """How contenders are timed.
+
+    Attributes:
+        peers: who takes part, ours first.
+        repeats: rounds.
+        seconds: that a turn takes, about; as long as a call of `fit` does, which is what it costs
+            to begin one is shared by.
+        limit: see `LIMIT_SECONDS`.
+        tell: is told what goes on.
+    """
+
+    peers: Sequence[str]
+    repeats: int = 7
+    seconds: float = SECONDS_PER_CALL
+    limit: float = LIMIT_SECONDS
+    tell: Tell = print
+
+
+Entry = tuple[Contender, Agreement | None]
+"""A contender, and how far it is from ours if it claims to compute the same."""
+
+
+@dataclass
+class Lineup:
+    """Who takes part.
+
+    Attributes:
+        rules: how they are timed.
+        contenders: who is ready.
+        agreements: by name, of those that claim to compute what ours does.
+        missing: by name, why somebody is not there.
+    """
+
+    rules: Rules
+    contenders: list[Contender] = field(default_factory=list)
+    agreements: dict[str, Agreement] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def enter_all(self, make: Callable[[str], Sequence[Entry]]) -> None:
+        """Prepares everyone; who is optional and cannot take part is missing.
+
+        Args:
+            make: returns the contenders that a name stands for, held to ours.
+
+        Raises:
+            DisagreementError: somebody does not compute what they say.
+        """
+        for name in self.rules.peers:
+            self.rules.tell(f"{name}: {PEERS[name].about}")
+            if not PEERS[name].optional:
+                self.enter(make(name))
+                continue
+            try:
+                with time_limit(self.rules.limit):
+                    self.enter(make(name))
+            except DisagreementError:
+                raise
+            except Exception as error:  # Whatever a compiler may raise is told, not hidden.
+                self.missing[name] = _reason(error)
+                self.rules.tell(f"{name} does not take part: {self.missing[name]}")
+
+    def enter(self, entries: Sequence[Entry]) -> None:
+        """Warms contenders up, and lets them take part."""
+        for contender, _ in entries:
+            contender.warm_up(self.rules.seconds)
+        for contender, agreement in entries:
+            self.contenders.append(contender)
+            if agreement is not None:
+                self.agreements[contender.name] = agreement
+
+    def run(self) -> dict[str, Any]:
+        """Lets all take turns; returns what of a record does not depend on what they do."""
+        return {
+            "seconds": run_rounds(self.contenders, self.rules.repeats, self.rules.tell),
+            "agreement": {name: asdict(one) for name, one in self.agreements.items()},
+            "missing": self.missing,
+        }
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"

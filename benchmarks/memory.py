@@ -1,0 +1,144 @@
+"""Memory that a training step, or a gradient alone, takes at its peak: each in a fresh process."""
+
+import dataclasses
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import torch
+
+from astra_jax import cluster
+from astra_jax.config import Preset
+from benchmarks.contest import make_peer
+from benchmarks.lineup import Rules
+from benchmarks.peers import PEERS
+from benchmarks.setting import Setting
+
+Pass = Literal["training", "gradient"]
+PASSES: tuple[Pass, ...] = ("training", "gradient")
+
+ROOT = Path(__file__).parents[1]
+
+
+def memory_of_all(setting: Setting, rules: Rules) -> dict[str, Any]:
+    """Returns the peak of each contender in bytes, by name and pass, and who is missing."""
+    peaks: dict[str, dict[str, int]] = {}
+    missing: dict[str, str] = {}
+    for name in rules.peers:
+        rules.tell(f"{name}: memory")
+        try:
+            peaks[name] = {
+                one: _in_fresh_process(name, setting, one, rules.limit) for one in PASSES
+            }
+        except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
+            if not PEERS[name].optional:
+                raise
+            missing[name] = f"{type(error).__name__}: {error}"[:200]
+    return {"memory": peaks, "memory_missing": missing}
+
+
+def _in_fresh_process(name: str, setting: Setting, one: Pass, limit: float) -> int:
+    wanted = dataclasses.asdict(setting) | {"preset": setting.preset.to_dict()}
+    command = [sys.executable, "-m", "benchmarks.memory", name, one, json.dumps(wanted)]
+    # Nobody but an optional contender can take so long that it has to be ended.
+    timeout = limit if PEERS[name].optional else None
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=timeout
+    )
+    return int(done.stdout)
+
+
+def peak_of(name: str, setting: Setting, one: Pass) -> int:
+    """Returns the bytes that two steps need at their peak, beyond what is there before them.
+
+    There before are the libraries, the compiled program, the weights, the optimiser's moments and
+    the batches.
+    """
+    with setting.arithmetic():
+        peer = make_peer(name, setting)
+        if one == "training":
+            peer.compile_training()
+            run = peer.train
+        else:
+            peer.compile_gradients()
+            run = peer.gradient_step
+        if name == "notebook-compiled":
+            run(1)
+        meter = _meter(setting, name)
+        before = meter.reset()
+        run(2)
+        return meter.peak() - before
+
+
+class _HostMeter:
+    """Resident memory of this process."""
+
+    def reset(self) -> int:
+        """Forgets the peak, where the system can, and returns what it is now."""
+        forget = Path("/proc/self/clear_refs")
+        if forget.exists():
+            forget.write_text("5")
+        return self.peak()
+
+    def peak(self) -> int:
+        """Returns the peak in bytes."""
+        status = Path("/proc/self/status")
+        # What getrusage tells on Linux is also that of the process which started this one.
+        for line in status.read_text().splitlines() if status.exists() else ():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+class _CudaMeter:
+    """Memory that PyTorch has allocated on a GPU."""
+
+    def reset(self) -> int:
+        """Forgets the peak, and returns what is allocated."""
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+
+    def peak(self) -> int:
+        """Returns the peak in bytes."""
+        return torch.cuda.max_memory_allocated()
+
+
+class _JaxMeter:
+    """Memory that JAX has allocated on an accelerator."""
+
+    def reset(self) -> int:
+        """Returns what is allocated; the peak cannot be forgotten, and nothing has run yet."""
+        return self._statistics()["bytes_in_use"]
+
+    def peak(self) -> int:
+        """Returns the peak in bytes."""
+        return self._statistics()["peak_bytes_in_use"]
+
+    def _statistics(self) -> dict[str, int]:
+        return jax.local_devices()[0].memory_stats() or {}
+
+
+def _meter(setting: Setting, name: str) -> _HostMeter | _CudaMeter | _JaxMeter:
+    of_torch = name.startswith(("notebook", "torch"))
+    if of_torch and setting.torch_device.type == "cuda":
+        return _CudaMeter()
+    if not of_torch and jax.default_backend() != "cpu":
+        return _JaxMeter()
+    return _HostMeter()
+
+
+def main(name: str, one: Pass, wanted: str) -> None:
+    """Measures one contender, and prints its peak."""
+    cluster.split_cpu()
+    values = json.loads(wanted)
+    setting = Setting(**values | {"preset": Preset.from_dict(values["preset"])})
+    print(peak_of(name, setting, one))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])  # pyright: ignore[reportArgumentType]

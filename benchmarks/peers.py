@@ -1,0 +1,73 @@
+"""Who can be asked to take part, in what, and what is to be known about each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from astra_jax.errors import InputError
+from astra_jax.gru import BACKENDS
+
+OURS, REMAT = "ours", "remat"
+
+TRAIN, EVAL, SAMPLE, MEMORY = "train", "eval", "sample", "memory"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A contender.
+
+    Attributes:
+        about: what it is, in a line.
+        takes_part: in which measurements.
+        same: whether it computes the same function as ours, and so is held to it.
+        optional: whether it may fail on this machine, or take too long to begin with; the tables
+            then say why it is missing.
+    """
+
+    about: str
+    takes_part: tuple[str, ...] = (TRAIN, MEMORY, EVAL)
+    same: bool = True
+    optional: bool = False
+
+
+PEERS: Mapping[str, Peer] = {
+    OURS: Peer("what `scripts/train.py` and `sample.py` run", (TRAIN, MEMORY, EVAL, SAMPLE)),
+    **{
+        name: Peer(f"ours with the backend `{name}`", optional=name not in ("scan", "fused"))
+        for name in BACKENDS
+    },
+    REMAT: Peer("ours with `--remat`, which computes states anew to save memory", (TRAIN, MEMORY)),
+    "notebook": Peer(
+        "the notebooks' PyTorch loop; its sampler reads one character, from a zero state",
+        (TRAIN, MEMORY, EVAL, SAMPLE),
+    ),
+    "notebook-compiled": Peer("the same with `torch.compile` on the cell", optional=True),
+    "torch-hoisted": Peer("PyTorch with all that has no recurrence in it outside the loop"),
+    "torch-stateful": Peer(
+        "the notebooks' model in a PyTorch loop that carries the state", (SAMPLE,)
+    ),
+    "torch-gru": Peer("`torch.nn.GRU`, whose equations are easier", same=False),
+    "nnx-rnn": Peer("Flax's `nnx.RNN(nnx.GRUCell)`, whose equations are easier", same=False),
+    "onnxruntime": Peer("the exported model in ONNX Runtime, on the CPU", (EVAL, SAMPLE)),
+}
+"""All of them, in the order in which they take turns."""
+
+
+def choose(names: str | None, what: str) -> list[str]:
+    """Returns who is to take part in a measurement, ours always and first.
+
+    Args:
+        names: parted by commas; None is everyone. Who cannot take part in this is left out.
+        what: a name of `records.MEASUREMENTS`. In some nobody else takes part.
+
+    Raises:
+        InputError: somebody is not known.
+    """
+    wanted = None if names is None else [name.strip() for name in names.split(",")]
+    unknown = [name for name in wanted or () if name not in PEERS]
+    if unknown:
+        raise InputError(f"unknown peers {', '.join(unknown)}: choose from {', '.join(PEERS)}")
+    return [
+        name
+        for name, peer in PEERS.items()
+        if name == OURS or (what in peer.takes_part and (wanted is None or name in wanted))
+    ]

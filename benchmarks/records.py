@@ -1,0 +1,85 @@
+"""What is measured, as JSON: everything that is needed to know what a number means."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from astra_jax.atomic import write_text
+from astra_jax.environment import describe_environment
+from astra_jax.errors import InputError
+from benchmarks.contest import contest
+from benchmarks.growth import growth
+from benchmarks.lineup import Rules
+from benchmarks.memory import memory_of_all
+from benchmarks.peers import EVAL, MEMORY, SAMPLE, TRAIN
+from benchmarks.setting import Setting
+from benchmarks.start import start_times
+from benchmarks.writing import writing_contest
+
+START, GROWTH = "start", "growth"
+
+_PACKAGES = ("torch", "onnxruntime")
+
+
+def _train(setting: Setting, rules: Rules) -> dict[str, Any]:
+    return contest(TRAIN, setting, rules) | memory_of_all(setting, rules)
+
+
+MEASUREMENTS: Mapping[str, Callable[[Setting, Rules], dict[str, Any]]] = {
+    TRAIN: _train,
+    EVAL: lambda setting, rules: contest(EVAL, setting, rules),
+    SAMPLE: writing_contest,
+    MEMORY: memory_of_all,
+    START: start_times,
+    GROWTH: growth,
+}
+"""What can be measured, by the name that the command line has for it."""
+
+
+def measure(what: str, setting: Setting, rules: Rules) -> dict[str, Any]:
+    """Measures one thing, and returns its record."""
+    return {
+        "what": what,
+        "preset": setting.preset.to_dict(),
+        "precision": setting.precision,
+        "devices": setting.place.mesh.size,
+        "torch_device": str(setting.torch_device),
+        "torch_threads": setting.num_threads,
+        "repeats": rules.repeats,
+        **MEASUREMENTS[what](setting, rules),
+    }
+
+
+def write(path: Path, records: list[dict[str, Any]]) -> None:
+    """Writes records, with versions and machine."""
+    document = {"environment": describe_environment(_PACKAGES), "records": records}
+    write_text(path, json.dumps(document, indent=1) + "\n")
+
+
+def read_all(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns the documents of a folder by the names of their files, sorted.
+
+    Raises:
+        InputError: there is none, or one is no such document.
+    """
+    documents = {}
+    for path in sorted(folder.glob("*.json")):
+        document = _parse(path)
+        if document is None:
+            raise InputError(f"{path} is no record of benchmarks: move it away")
+        documents[path.stem] = document
+    if not documents:
+        raise InputError(
+            f"{folder} holds no record of benchmarks: make some by scripts/benchmark.py --json"
+        )
+    return documents
+
+
+def _parse(path: Path) -> dict[str, Any] | None:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        known = all(record["what"] in MEASUREMENTS for record in document["records"])
+    except (ValueError, LookupError, TypeError):
+        return None
+    return document if known and "environment" in document else None

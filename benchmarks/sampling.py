@@ -1,0 +1,106 @@
+"""Contenders that write text: each new character is drawn from what the model says of it."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+
+from astra_jax.sampling import Greedy, Strategy, Temperature, continue_ids
+from astra_torch import sampling as torch_sampling
+from astra_torch.onnx_runtime import OnnxModel, continue_greedily
+from astra_torch.weights import to_model
+from benchmarks.onnx_peer import onnx_model
+from benchmarks.setting import Setting
+from benchmarks.torch_peers import notebook_model
+
+TEMPERATURE = 0.8
+"""Of the draws that are timed; it is not 1, at which dividing by it could be left out."""
+
+Write = Callable[[np.ndarray, int, bool], np.ndarray]
+"""Continues prompts `[N, P]` by so many characters `[N, S]`, drawn or the most likely ones."""
+
+
+def ours(setting: Setting) -> Write:
+    """Returns our sampler: a loop on the device that carries the state."""
+    preset = setting.preset
+    model = to_model(setting.arrays, preset.model, setting.layout, preset.train.dtype)
+    graph, params = nnx.split(model)
+
+    def write(prompt: np.ndarray, length: int, greedy: bool) -> np.ndarray:
+        strategy: Strategy = Greedy() if greedy else Temperature(TEMPERATURE)
+        uniforms = jax.random.uniform(jax.random.key(0), (length, len(prompt)), jnp.float32)
+        return continue_ids(graph, params, prompt, uniforms, strategy, True)
+
+    return write
+
+
+def _torch_model(setting: Setting) -> torch.nn.Module:
+    model = notebook_model(setting).eval()
+    state = {name: torch.tensor(array) for name, array in setting.arrays.items()}
+    model.load_state_dict(state, strict=True)
+    return model.to(setting.torch_device)
+
+
+def notebook(setting: Setting) -> Write:
+    """Returns the notebooks' sampler: only the newest character is read, from a zero state."""
+    model, device = _torch_model(setting), setting.torch_device
+
+    @torch.no_grad()
+    def write(prompt: np.ndarray, length: int, greedy: bool) -> np.ndarray:
+        ids = torch.tensor(prompt[:, -1:]).long().to(device)
+        new = []
+        for _ in range(length):
+            logits = model(ids)[0][:, -1]
+            if greedy:
+                ids = logits.argmax(dim=-1, keepdim=True)
+            else:
+                ids = torch.multinomial(torch.softmax(logits / TEMPERATURE, dim=-1), 1)
+            new.append([one.item() for one in ids])
+        return np.array(new).T
+
+    return write
+
+
+def torch_stateful(setting: Setting) -> Write:
+    """Returns PyTorch's loop that carries the state, as ours does."""
+    model, device = _torch_model(setting), setting.torch_device
+
+    def write(prompt: np.ndarray, length: int, greedy: bool) -> np.ndarray:
+        uniforms = torch.rand(length, len(prompt), device=device)
+        ids = torch_sampling.continue_ids(
+            model,  # pyright: ignore[reportArgumentType]
+            torch.tensor(prompt).long().to(device),
+            uniforms,
+            temperature=None if greedy else TEMPERATURE,
+        )
+        return ids.cpu().numpy()
+
+    return write
+
+
+def onnx_stateful(setting: Setting) -> Write:
+    """Returns a loop around ONNX Runtime that carries the state."""
+    model = onnx_model(setting)
+
+    def write(prompt: np.ndarray, length: int, greedy: bool) -> np.ndarray:
+        if greedy:
+            return continue_greedily(model, prompt, length)
+        return _draw(model, prompt, length)
+
+    return write
+
+
+def _draw(model: OnnxModel, prompt: np.ndarray, length: int) -> np.ndarray:
+    ids, state, new = prompt, None, []
+    for drawn in np.random.default_rng(0).random((length, len(prompt), 1), np.float32):
+        logits, state = model(ids, state)
+        last = logits[:, -1]
+        weights = np.exp((last - last.max(axis=-1, keepdims=True)) / TEMPERATURE)
+        cumulated = weights.cumsum(axis=-1)
+        passed = (cumulated <= drawn * cumulated[:, -1:]).sum(axis=-1, keepdims=True)
+        ids = np.minimum(passed, last.shape[-1] - 1)
+        new.append(ids)
+    return np.concatenate(new, axis=1)

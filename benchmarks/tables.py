@@ -1,0 +1,275 @@
+"""Records as tables, for a screen and for a README."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from astra_jax.atomic import write_text
+from astra_jax.errors import InputError
+from benchmarks.figures import draw_growth
+from benchmarks.peers import EVAL, MEMORY, OURS, PEERS, SAMPLE, TRAIN
+from benchmarks.records import GROWTH, START, read_all
+from benchmarks.rounds import Spread, Summary, summarize
+from benchmarks.writing import many
+
+README = "README.md"
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+"""What stands between these lines of the folder's README.md is written here."""
+
+NONE = "–"
+
+WIDTH = 130
+"""Columns of the tables, on a screen that is narrower too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table.
+
+    Attributes:
+        title: what was measured, on what shape.
+        head: the columns; the first says who.
+        rows: their cells.
+        notes: lines below it.
+    """
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def markdown(self) -> str:
+        """Returns it as Markdown."""
+        lines = [self.head, ("---", *("---:" for _ in self.head[1:])), *self.rows]
+        body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        return "\n\n".join([f"**{self.title}**", body, *self.notes])
+
+    def rich(self) -> RichTable:
+        """Returns it for a terminal."""
+        table = RichTable(title=escape(self.title), title_justify="left", box=None)
+        for index, name in enumerate(self.head):
+            table.add_column(name, justify="right" if index else "left", no_wrap=True)
+        for row in self.rows:
+            table.add_row(*map(escape, row))
+        table.caption = escape("\n".join(self.notes)) or None
+        table.caption_justify = "left"
+        return table
+
+
+def tables_of(record: Mapping[str, Any]) -> list[Table]:
+    """Returns the tables of one record."""
+    return _TABLES[record["what"]](record)
+
+
+def write_tables(folder: Path) -> list[Path]:
+    """Writes the tables and figures of all of a folder's records into it and its README.md.
+
+    Raises:
+        InputError: there is no record, or no README.md with a place for the tables.
+    """
+    documents = read_all(folder)
+    readme = folder / README
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise InputError(f"{readme} must have the lines {BEGIN} and {END}, once each")
+    written, parts = [readme], []
+    for name, document in documents.items():
+        parts.append(f"### [{name}]({name}.json): {_machine(document['environment'])}")
+        for record in document["records"]:
+            parts += [table.markdown() for table in tables_of(record)]
+            if record["what"] == GROWTH:
+                figure = folder / f"{name}-growth.png"
+                written.append(draw_growth(record, figure))
+                parts.append(f"![How the time of a training step grows]({figure.name})")
+    before, _, rest = text.partition(BEGIN)
+    body = "\n\n".join(parts)
+    write_text(readme, f"{before}{BEGIN}\n\n{body}\n\n{END}{rest.partition(END)[2]}")
+    return written
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    devices = dict.fromkeys(environment["devices"])
+    on = environment["processor"] if set(devices) == {"cpu"} else ", ".join(devices)
+    versions = ", ".join(
+        f"{label} {environment[name]}"
+        for label, name in (("JAX", "jax"), ("PyTorch", "torch"), ("ONNX Runtime", "onnxruntime"))
+        if environment.get(name)
+    )
+    return f"{on}, {environment['cores']} cores, {versions}"
+
+
+def _contest(record: Mapping[str, Any]) -> list[Table]:
+    """Returns the table of a training step, or of the evaluation of a batch."""
+    summaries = summarize(record["seconds"])
+    floor = summaries.pop(record["floor"])
+    memory = record.get("memory", {})
+    head = ("", "ms", "quartiles", "× ours", "characters/s", "GFLOP/s", "of the floor")
+    rows = []
+    for name, summary in summaries.items():
+        seconds = summary.seconds.median
+        row = (
+            _mark(name),
+            *_time(summary),
+            f"{record['characters'] / seconds:,.0f}",
+            f"{record['flops'] / seconds / 1e9:,.1f}",
+            f"{100 * floor.seconds.median / seconds:.0f} %",
+        )
+        rows.append((*row, *(_memory_cells(memory.get(name)) if memory else ())))
+    if memory:
+        head = (*head, *_MEMORY_HEAD)
+    rows.append((record["floor"], *_time(floor), *[NONE] * (len(head) - 4)))
+    return [
+        Table(
+            title=f"{_WHAT[record['what']]}, {_shape(record)}",
+            head=head,
+            rows=tuple(rows),
+            notes=_notes(record, summaries),
+        )
+    ]
+
+
+_MEMORY_HEAD = ("peak MB, step", "peak MB, gradient")
+
+
+def _memory_cells(peaks: Mapping[str, int] | None) -> tuple[str, ...]:
+    if peaks is None:
+        return (NONE, NONE)
+    return tuple(f"{peaks[one] / 1e6:,.0f}" for one in ("training", "gradient"))
+
+
+def _memory(record: Mapping[str, Any]) -> list[Table]:
+    rows = tuple((_mark(name), *_memory_cells(peaks)) for name, peaks in record["memory"].items())
+    title = f"Memory, {_shape(record)}"
+    notes = _notes(record, record["memory"])
+    return [Table(title=title, head=("", *_MEMORY_HEAD), rows=rows, notes=notes)]
+
+
+def _writing(record: Mapping[str, Any]) -> list[Table]:
+    """Returns the table of samplers."""
+    summaries = summarize(record["seconds"])
+    floor = summaries.pop(record["floor"])
+    rows = []
+    for name, summary in summaries.items():
+        texts = record["many"] if name.endswith(many("")) else 1
+        rate = texts / summary.seconds.median
+        share = f"{summary.seconds.median / floor.seconds.median:.1f}" if texts == 1 else NONE
+        cells = _spread(summary.seconds, 1e6), _spread_only(summary.seconds, 1e6)
+        first = OURS if texts == 1 else many(OURS)
+        speed = rate * summaries[first].seconds.median / texts
+        rows.append((_mark(name), *cells, f"{rate:,.0f}", f"{speed:.3g}", share))
+    rows.append(
+        (
+            record["floor"],
+            _spread(floor.seconds, 1e6),
+            _spread_only(floor.seconds, 1e6),
+            f"{1 / floor.seconds.median:,.0f}",
+            NONE,
+            NONE,
+        )
+    )
+    bandwidth = record["bytes"] / floor.seconds.median / 1e9
+    head = ("", "µs a step", "quartiles", "characters/s", "× our speed", "× the floor")
+    note = (
+        f"The floor: {record['bytes'] / 1e6:.2f} MB of weights, read once a step at the "
+        f"{bandwidth:.1f} GB/s that this machine reads so many bytes with."
+    )
+    notes = (note, *_notes(record, summaries))
+    title = f"Sampling, {_title(record)}"
+    return [Table(title=title, head=head, rows=tuple(rows), notes=notes)]
+
+
+def _start(record: Mapping[str, Any]) -> list[Table]:
+    """Returns the table of processes."""
+    summaries = summarize(record["seconds"])
+    first = next(iter(summaries.values())).seconds.median
+    rows = tuple(
+        (
+            name,
+            f"{summary.seconds.median:.2f}",
+            f"{summary.seconds.low:.2f} – {summary.seconds.high:.2f}",
+            f"{summary.seconds.median - first:+.2f}",
+        )
+        for name, summary in summaries.items()
+    )
+    head = ("", "s", "quartiles", "beyond import jax")
+    title = f"Start of a process, {_title(record)}"
+    return [Table(title=title, head=head, rows=rows, notes=_notes(record, summaries))]
+
+
+def _growth(record: Mapping[str, Any]) -> list[Table]:
+    """Returns the table of how the time of a step grows."""
+    rows = tuple(
+        (
+            letter,
+            ", ".join(map(str, sweep["sizes"])),
+            ", ".join(f"{value:.3g}" for value in sweep["us_per_char"]),
+            f"{sweep['exponent']:.2f}",
+            f"{sweep['last_exponent']:.2f}",
+        )
+        for letter, sweep in record["sweeps"].items()
+    )
+    base = ", ".join(f"{letter} {size}" for letter, size in record["base"].items())
+    return [
+        Table(
+            title=f"Growth of a training step from {base}, {record['precision']}",
+            head=("", "sizes", "µs a character", "exponent of a step", "of the last two sizes"),
+            rows=rows,
+            notes=("Work itself grows with exponent 1 in B, T and L, and with up to 2 in H.",),
+        )
+    ]
+
+
+_TABLES = {
+    TRAIN: _contest,
+    EVAL: _contest,
+    SAMPLE: _writing,
+    MEMORY: _memory,
+    START: _start,
+    GROWTH: _growth,
+}
+_WHAT = {TRAIN: "Training step", EVAL: "Evaluation of a batch"}
+
+
+def _title(record: Mapping[str, Any]) -> str:
+    return f"{record['preset']['title']}, {record['precision']}"
+
+
+def _shape(record: Mapping[str, Any]) -> str:
+    data = record["preset"]["data"]
+    return f"{_title(record)}, batch {data['batch_size']} × {data['seq_len']}"
+
+
+def _mark(name: str) -> str:
+    peer = PEERS.get(name)
+    return name if peer is None or peer.same else f"{name} ¹"
+
+
+def _time(summary: Summary) -> tuple[str, str, str]:
+    seconds = summary.seconds
+    return _spread(seconds), _spread_only(seconds), f"{summary.ratio.median:.2f}"
+
+
+def _spread(seconds: Spread, unit: float = 1e3) -> str:
+    return _number(unit * seconds.median)
+
+
+def _spread_only(seconds: Spread, unit: float = 1e3) -> str:
+    return f"{_number(unit * seconds.low)} – {_number(unit * seconds.high)}"
+
+
+def _number(value: float) -> str:
+    """Returns a positive number with four digits, or all of its whole ones."""
+    return f"{value:.4g}" if value < 1000 else f"{value:,.0f}"
+
+
+def _notes(record: Mapping[str, Any], names: Iterable[str]) -> tuple[str, ...]:
+    notes = []
+    if any(name in PEERS and not PEERS[name].same for name in names):
+        notes.append("¹ Other, easier equations: the reset gate acts after the product.")
+    missing = {**record.get("memory_missing", {}), **record.get("missing", {})}
+    notes += [f"{name} is missing: {reason}" for name, reason in missing.items()]
+    return tuple(notes)

@@ -1,0 +1,284 @@
+"""The benchmarks on tiny shapes: what is counted, who is held to what, what is written down."""
+
+import json
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from astra_jax.config import ModelConfig
+from astra_jax.presets import PRESETS, override
+from astra_torch.data import IGNORE
+from astra_torch.models import GRULayer, build_model
+from benchmarks import contest, growth, memory, records, sampling, tables, torch_peers, writing
+from benchmarks.agreement import DisagreementError
+from benchmarks.lineup import Rules
+from benchmarks.peers import EVAL, OURS, PEERS, TRAIN, choose
+from benchmarks.rounds import Spread, Timed, run_rounds, summarize
+from benchmarks.setting import Setting
+from benchmarks.time_limit import time_limit
+from benchmarks.work import Work, bytes_read_per_character
+from tests.commands import call
+from tests.test_imports import ROOT
+
+MODEL = ModelConfig(
+    vocab_size=11, embedding_dim=5, hidden_dim=7, num_layers=2, dropout=0.25, layer_norm=False
+)
+TINY = dict(embedding_dim=5, hidden_dim=8, num_layers=2, batch_size=4, seq_len=6)
+
+
+def silent(message: str) -> None:
+    del message
+
+
+def rules(*peers: str, repeats: int = 2) -> Rules:
+    return Rules(peers=peers, repeats=repeats, seconds=1e-3, tell=silent)
+
+
+@pytest.fixture(scope="module")
+def setting() -> Setting:
+    return Setting(override(PRESETS["shakespeare", "beta"], **TINY), devices=1, threads=1)
+
+
+def flops_by_torch(training: bool, batch_size: int, seq_len: int) -> int:
+    model = build_model(MODEL, "shakespeare").eval()
+    # Torch spares itself the first state's gradient, unless somebody wants it.
+    h_0 = model.initial_state(batch_size).requires_grad_(training)
+    tokens = torch.zeros(batch_size, seq_len, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(training):
+        logits, _ = model(tokens, h_0)
+        if training:
+            logits.sum().backward()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_operations_are_those_that_torch_counts(training: bool):
+    work = Work(model=MODEL, batch_size=3, seq_len=4, training=training)
+    assert work.flops == flops_by_torch(training, 3, 4)
+    # Twelve characters are more than the table's eleven rows: projecting these is a little less.
+    least = sum(shape.flops * count for shape, count in work.least().items())
+    spared = 3 * 2 * 5 * 7 * (12 - 11) * (3 if training else 1)
+    assert least == work.flops - spared
+    short = Work(model=MODEL, batch_size=3, seq_len=3, training=training)
+    assert short.least() == short.equations()
+
+
+def test_a_character_reads_all_weights_and_one_row_of_the_embedding(setting: Setting):
+    embedding = setting.arrays["embedding.weight"]
+    everything = sum(array.nbytes for array in setting.arrays.values())
+    expected = everything - embedding.nbytes + embedding[0].nbytes
+    assert bytes_read_per_character(setting.preset.model) == expected
+
+
+def test_turns_alternate_and_a_drift_of_the_machine_does_not_touch_the_ratios():
+    turns: list[str] = []
+
+    class Scripted:
+        def __init__(self, name: str, factor: float):
+            self.name, self.factor = name, factor
+
+        def warm_up(self, seconds: float) -> None:
+            pass
+
+        def turn(self) -> float:
+            turns.append(self.name)
+            return self.factor * 1.5 ** ((len(turns) - 1) // 2)  # Slower from round to round.
+
+    samples = run_rounds([Scripted("a", 2.0), Scripted("b", 6.0)], 4, silent)
+    assert turns == ["a", "b"] * 4
+    found = summarize(samples)
+    assert found["b"].ratio == found["b"].ratio._replace(median=3.0, low=3.0, high=3.0)
+    low, median, high = np.percentile(samples["b"], [25, 50, 75])
+    np.testing.assert_allclose(found["b"].seconds, (median, low, high))
+    assert Spread.of([5.0]) == (5.0, 5.0, 5.0)
+
+
+def test_a_turn_has_as_many_units_as_fit_into_its_time():
+    done: list[int] = []
+
+    def work(units: int) -> None:
+        done.append(units)
+        time.sleep(0.004 * units)
+
+    contender = Timed("sleeper", work, least=2, most=8)
+    contender.warm_up(0.0)
+    assert done == [2, 2]
+    assert contender.units == 2
+    contender.warm_up(1.0)
+    assert contender.units == 8
+    assert 0.004 <= contender.turn() < 0.02
+    assert done[-1] == 8
+
+
+CONTENDERS = (OURS, "notebook", "torch-hoisted", "torch-gru", "nnx-rnn")
+
+
+@pytest.fixture(scope="module")
+def trained(setting: Setting) -> dict[str, Any]:
+    return contest.contest(TRAIN, setting, rules(*CONTENDERS, repeats=3))
+
+
+def test_everyone_who_claims_our_function_computes_it(setting: Setting, trained: dict[str, Any]):
+    record = trained
+    assert list(record["seconds"]) == [*CONTENDERS, record["floor"]]
+    assert list(record["agreement"]) == [name for name in CONTENDERS[1:] if PEERS[name].same]
+    assert all(0 < one["gradient"] < 1e-4 for one in record["agreement"].values())
+    assert all(len(taken) == 3 and min(taken) > 0 for taken in record["seconds"].values())
+    assert sum(one["count"] for one in record["products"]) == sum(
+        Work(model=setting.preset.model, batch_size=4, seq_len=6, training=True).least().values()
+    )
+
+
+def test_evaluations_agree_batch_by_batch():
+    pytest.importorskip("onnxruntime")
+    padded = Setting(override(PRESETS["names", "gamma"], **TINY), devices=1, threads=1)
+    assert (padded.batch(0)[1] == IGNORE).any()
+    names = [OURS, "notebook", "torch-hoisted", "onnxruntime"]
+    record = contest.contest(EVAL, padded, rules(*names))
+    assert list(record["agreement"]) == names[1:]
+
+
+def _reset_after(layer: GRULayer, projected: Tensor) -> Tensor:
+    cell, outputs = layer.grucell, []
+    h = projected.new_zeros(projected.shape[1], 8)
+    for at_t in projected:
+        x_r, x_z, x_n = at_t.split(8, dim=1)
+        r, z = torch.sigmoid(x_r + cell.Wrh(h)), torch.sigmoid(x_z + cell.Wzh(h))
+        h = torch.lerp(h, torch.tanh(x_n + r * cell.Wh(h)), z)
+        outputs.append(h)
+    return torch.stack(outputs)
+
+
+def _without_bias(layer: GRULayer, inputs: Tensor) -> Tensor:
+    cell = layer.grucell
+    parts = (cell.Wrx.weight, cell.Wzx.weight, cell.Wx.weight)
+    bias = torch.cat([cell.Wrx.bias, cell.Wzx.bias + cell.bias_z, cell.Wx.bias])
+    return torch.nn.functional.linear(inputs, torch.cat(parts), bias)
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "broken"),
+    [(TRAIN, "_project", _without_bias), (EVAL, "_recur", _reset_after)],
+    ids=["bias", "reset gate"],
+)
+def test_a_contender_that_computes_something_else_is_no_contender(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, what: str, name: str, broken: object
+):
+    monkeypatch.setattr(torch_peers, name, broken)
+    with pytest.raises(DisagreementError, match="torch-hoisted does not compute"):
+        contest.contest(what, setting, rules(OURS, "torch-hoisted"))
+
+
+def test_a_sampler_that_forgets_its_state_is_no_contender(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(writing, "MANY", 3)
+    record = writing.writing_contest(setting, rules(OURS, "notebook", "torch-stateful"))
+    assert record["many"] == 3
+    assert len(record["seconds"]) == 6
+    monkeypatch.setitem(writing._MAKE, "torch-stateful", sampling.notebook)
+    with pytest.raises(DisagreementError, match="torch-stateful does not write"):
+        writing.writing_contest(setting, rules(OURS, "torch-stateful"))
+
+
+def test_who_cannot_take_part_is_told_and_the_others_go_on(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(setting: Setting) -> None:
+        raise RuntimeError("no compiler\nat all")
+
+    monkeypatch.setattr(contest, "compiled_model", fail)
+    record = contest.contest(EVAL, setting, rules(OURS, "notebook-compiled"))
+    assert record["missing"] == {"notebook-compiled": "RuntimeError: no compiler"}
+    (table,) = tables.tables_of(record | {"what": EVAL, **described(setting)})
+    assert "notebook-compiled is missing: RuntimeError: no compiler" in table.notes
+
+
+def described(setting: Setting) -> dict[str, object]:
+    return {"preset": setting.preset.to_dict(), "precision": "highest"}
+
+
+def test_time_limits_end_what_takes_too_long():
+    with pytest.raises(TimeoutError, match="took longer than"), time_limit(0.01):
+        time.sleep(2)
+
+
+def test_growth_finds_the_exponent_of_a_power_law(setting: Setting):
+    sizes = [8, 16, 64, 128]
+    assert math.isclose(growth.exponent(sizes, [3e-3 * size**1.5 for size in sizes]), 1.5)
+    base = dict(B=2, T=3, H=4, L=1)
+    record = growth.growth(setting, rules(OURS), base, dict(T=[3, 6]))
+    assert list(record["seconds"]) == ["B=2 T=3 H=4 L=1", "B=2 T=6 H=4 L=1"]
+    taken = [Spread.of(times).median for times in record["seconds"].values()]
+    found = record["sweeps"]["T"]
+    np.testing.assert_allclose(found["us_per_char"], [1e6 * taken[0] / 6, 1e6 * taken[1] / 12])
+    np.testing.assert_allclose(found["exponent"], math.log2(taken[1] / taken[0]))
+
+
+def test_the_peak_is_that_of_what_runs_between():
+    meter = memory._HostMeter()
+    size = 64 * 2**20
+    np.ones(2 * size, np.uint8)  # A higher peak before; it does not count.
+    before = meter.reset()
+    block = np.ones(size, np.uint8)
+    del block
+    assert 0.9 * size < meter.peak() - before < 1.5 * size
+
+
+def test_tables_are_made_of_records_and_leave_the_text_around_them(
+    setting: Setting, trained: dict[str, Any], tmp_path: Path
+):
+    record = trained | {"memory": {OURS: dict(training=3_000_000, gradient=2_000_000)}}
+    sweep = dict(sizes=[1, 2], us_per_char=[3.0, 5.0], exponent=1.7, last_exponent=1.7)
+    grown = {"base": dict(B=1, T=8), "sweeps": {"B": sweep, "T": sweep}}
+    made = [record | {"what": TRAIN}, grown | {"what": "growth"}]
+    records.write(tmp_path / "tiny.json", [one | described(setting) for one in made])
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n", encoding="utf-8")
+    result = call("benchmark.py", "--tables", tmp_path)
+    assert result.code == 0, result.err
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith(f"before\n{tables.BEGIN}\n")
+    assert text.endswith(f"{tables.END}\nafter\n")
+    assert "old" not in text
+    ours = summarize(trained["seconds"])[OURS].seconds.median
+    row = next(line for line in text.splitlines() if line.startswith("| ours |"))
+    for cell in (f"{1000 * ours:.4g}", "1.00", f"{24 / ours:,.0f}", "3", "2"):
+        assert f"| {cell} |" in row
+    assert "| torch-gru ¹ |" in text
+    assert (tmp_path / "tiny-growth.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "other.json").write_text(json.dumps({"records": []}))
+    assert call("benchmark.py", "--tables", tmp_path).code == 2
+
+
+def test_unknown_peers_are_one_line_that_lists_the_known():
+    result = call("benchmark.py", "--peers", "notebook,jax")
+    assert result.code == 2
+    assert result.err.startswith("error: unknown peers jax: choose from ours, scan,")
+    assert result.err.count("\n") == 1
+    assert choose("torch-gru,notebook", TRAIN) == [OURS, "notebook", "torch-gru"]
+    assert choose("torch-gru,notebook", "sample") == [OURS, "notebook"]
+    assert choose("torch-gru", "memory") == [OURS, "torch-gru"]
+    assert choose(None, "start") == [OURS]
+
+
+def test_the_first_step_of_a_training_ends_its_process(corpora: dict[str, str], tmp_path: Path):
+    flags = ["--hidden-dim=4", "--seq-len=8", "--no-compile-cache", "--quiet"]
+    flags += ["--corpus", corpora["shakespeare"], "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "benchmarks.first_step", "scripts/train.py", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert (tmp_path / "run" / "config.json").exists()
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
