@@ -1,7 +1,7 @@
 """Flax NNX modules around `gru`: one layer, and the language model of both studies."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,14 @@ from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from astra_jax.config import DtypeName, ModelConfig
-from astra_jax.gru import Embedded, GRUWeights, gru
+from astra_jax.gru import Embedded, GRUWeights, gru, stepper
 from astra_jax.initializers import standard_normal, uniform_fan_in
+
+Reader = Callable[
+    [Int[Array, " B"], Float[Array, "L B H"]], tuple[Float[Array, "B V"], Float[Array, "L B H"]]
+]
+"""Takes a token of each text, and the layers' states before it, to the next token's logits and
+the states after it."""
 
 LAYER_NORM_EPSILON = 1e-5
 """torch's default, ten times Flax's."""
@@ -106,8 +112,7 @@ class GRULanguageModel(nnx.Module):
             keep: dropout's survivors, from `dropout.draw_keep`; None is evaluation.
         """
         hiddens, last = self.hidden_states(tokens, h_0, keep)
-        outputs = hiddens[-1] if self.norm is None else self.norm(hiddens[-1])
-        return self.head(outputs).swapaxes(0, 1), last
+        return self.logits(hiddens[-1]).swapaxes(0, 1), last
 
     def hidden_states(
         self,
@@ -128,6 +133,27 @@ class GRULanguageModel(nnx.Module):
             backend=self.backend,
             remat=self.remat,
         )
+
+    def logits(self, hidden: Float[Array, "*batch H"]) -> Float[Array, "*batch V"]:
+        """Returns the logits of the next token, of the last layer's outputs."""
+        outputs = hidden if self.norm is None else self.norm(hidden)
+        return self.head(outputs)
+
+    def reader(self) -> Reader:
+        """Returns a call with one token, for loops that do not know the next one beforehand.
+
+        It computes what the model called with one token does, without dropout, and several
+        times as fast. To be made in the loop's program, outside of the loop; see
+        `astra_jax.gru.stepper`.
+        """
+        weights = [layer.weights for layer in self.layers]
+        step = stepper(weights, self.embedding.embedding[...], self.dtype)
+
+        def read(ids, h):
+            h = step(ids, h)
+            return self.logits(h[-1]), h
+
+        return read
 
     def initial_state(self, batch_size: int) -> Float[Array, "L B H"]:
         """Returns the zero states that every sequence begins with."""

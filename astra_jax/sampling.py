@@ -128,13 +128,13 @@ def write_chunk(
     Returns:
         Where the texts stand now, and the ids that were read.
     """
-    model = nnx.merge(graph, params)
+    read = nnx.merge(graph, params).reader()
 
     def step(cursor, now):
         given, uniforms = now
         ids = jnp.where(given == DRAWN, strategy.pick(cursor.logits, uniforms), given)
-        logits, last = model(ids[:, None], cursor.state)
-        return Cursor(logits[:, -1], last if stateful else cursor.state), ids
+        logits, last = read(ids, cursor.state)
+        return Cursor(logits, last if stateful else cursor.state), ids
 
     return lax.scan(step, cursor, (jnp.asarray(given), jnp.asarray(uniforms)))
 

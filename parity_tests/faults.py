@@ -15,7 +15,7 @@ from typing import Any, Literal
 import pytest
 
 from astra_jax import datasets, losses, model, optimizers, sampling, training
-from astra_jax.gru import fused, projection
+from astra_jax.gru import fused, projection, step
 from astra_jax.gru.layerwise import layerwise
 from astra_torch import onnx_models, weights
 
@@ -122,13 +122,13 @@ _NOT_BIASES = (
 )
 _TENSOR_NORM = "max_norm / (jnp.sqrt(jnp.sum(g * g)) + TORCH_CLIP_EPSILON)"
 _biases, _forward_pass, _backward_pass = projection.summed_biases, fused._forward, fused._backward
-_states, _forward = model.GRULanguageModel.hidden_states, model.GRULanguageModel.__call__
+_states, _logits = model.GRULanguageModel.hidden_states, model.GRULanguageModel.logits
 _SURVIVORS = "jnp.where(keep_t, h * (1 / (1 - dropout)), jnp.zeros_like(h))"
 
 RECURRENCE = {
-    "z complemented": change(_forward_pass, "(1 - z) * h + z * n", "z * h + (1 - z) * n"),
-    "reset after the product": change(_forward_pass, "dot(r * h", "r * dot(h"),
-    "candidate reset by z": change(_forward_pass, "dot(r * h", "dot(z * h"),
+    "z complemented": change(step.advance, "(1 - z) * h + z * n", "z * h + (1 - z) * n"),
+    "reset after the product": change(step.advance, "dot(r * h", "r * dot(h"),
+    "candidate reset by z": change(step.advance, "dot(r * h", "dot(z * h"),
     "second bias of r dropped": change(_biases, "bias_r + weights.bias_hh[0]", "bias_r"),
     "second bias of z dropped": change(_biases, "bias_z + weights.bias_hh[1]", "bias_z"),
     "bias of the candidate dropped": change(
@@ -139,15 +139,15 @@ RECURRENCE = {
     "dropout scaled by its own rate": change(_forward_pass, "/ (1 - dropout)", "/ dropout"),
     "dropout inverted": change(_forward_pass, "where(keep_t", "where(~keep_t"),
     "dropout not carried": change(
-        _forward_pass, f"h = {_SURVIVORS}", f"return h, ({_SURVIVORS}, Gates(r, z, n))"
+        _forward_pass, f"h = {_SURVIVORS}", f"return h, ({_SURVIVORS}, gates)"
     ),
     "time reversed": change(
         _forward_pass, "(projected, keep))", "(projected, keep), reverse=True)"
     ),
     "states rounded to float32": change(
         _forward_pass,
-        "return h, (h, Gates",
-        "return (h := h.astype(jnp.float32).astype(h.dtype)), (h, Gates",
+        "return h, (h, gates",
+        "return (h := h.astype(jnp.float32).astype(h.dtype)), (h, gates",
     ),
     "products of bfloat16": change(
         projection.dot, "values.astype(dtype)", "values.astype(jnp.bfloat16).astype(dtype)"
@@ -158,12 +158,12 @@ RECURRENCE = {
     "every layer drops what the first does": change(layerwise, "keep[index]", "keep[0]"),
     "last state is the first": change(layerwise, "last.append(h_n)", "last.append(inputs[0])"),
     "head without its bias": change(
-        _forward, "self.head(outputs)", "(self.head(outputs) - self.head.bias[...][None, None])"
+        _logits, "self.head(outputs)", "(self.head(outputs) - self.head.bias[...][None, None])"
     ),
 }
 NORM = {
     "LayerNorm missing": change(
-        _forward, "hiddens[-1] if self.norm is None else self.norm(hiddens[-1])", "hiddens[-1]"
+        _logits, "hidden if self.norm is None else self.norm(hidden)", "hidden"
     ),
     "epsilon of LayerNorm": change_constant(model, "LAYER_NORM_EPSILON", 1e-6),
     "padding embedded as zero": change(
@@ -309,6 +309,9 @@ SAMPLERS = {
     ),
     "first character of the prompt read alone": change(
         sampling.stream_ids, "prompt if stateful", "prompt[:, :1] if stateful"
+    ),
+    "a layer reads its own state": change(
+        step.stepper, "_project(states[-1], cell", "_project(before, cell"
     ),
     "temperature multiplied": change(
         sampling.Temperature.pick, "below / temperature", "below * temperature"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from astra_jax.errors import InputError
-from astra_jax.gru import BACKENDS, Embedded, GRUWeights, gru
+from astra_jax.gru import BACKENDS, Embedded, GRUWeights, gru, stepper
 
 DROPOUT = 0.3
 VOCAB = 3
@@ -159,6 +159,28 @@ def test_gru_keeps_states_in_float32_under_bfloat16_products(backend: str):
     difference = float(jnp.abs(half[-1] - full[-1]).max())
     # bfloat16 has 8 bits: the products differ in the third digit, and no more than that.
     assert 1e-4 < difference < 3e-2
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_step_by_step_is_all_at_once(shape):
+    with jax.enable_x64(True):
+        layers, ids, table, h, _ = jax.tree.map(jnp.asarray, random_inputs(*shape))
+        hiddens, _ = gru(layers, Embedded(table, ids), h, backend="scan")
+        step = stepper(layers, table)
+        for time, now in enumerate(ids):
+            h = step(now, h)
+            for one, other in zip(h, hiddens, strict=True):
+                np.testing.assert_allclose(one, other[time], rtol=0, atol=2e-14)
+
+
+def test_steps_keep_states_in_float32_under_bfloat16_products():
+    layers, ids, table, h_0, _ = single(random_inputs(1, 2, 3, 4))
+    inputs = Embedded(table, jnp.asarray(ids))
+    _, expected = gru(layers, inputs, h_0, dtype=jnp.bfloat16, backend="scan")
+    half, full = (stepper(layers, table, dtype)(ids[0], h_0) for dtype in (jnp.bfloat16, None))
+    assert half.dtype == jnp.float32
+    np.testing.assert_allclose(half, expected, rtol=0, atol=1e-6)
+    assert float(jnp.abs(half - full).max()) > 1e-4
 
 
 def test_gru_refuses_what_does_not_fit():

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float
 
 from astra_jax.gru.inputs import Inputs
 from astra_jax.gru.projection import Gates, dot, outer, project
+from astra_jax.gru.step import advance
 from astra_jax.gru.weights import GRUWeights
 
 
@@ -52,17 +53,14 @@ def _recur(
 
 def _forward(projected, kernel_hh, h_0, keep, dropout, dtype):
     """Returns the states, and what the backward pass needs."""
-    kernel_r, kernel_z, kernel_n = kernel_hh.astype(dtype)
+    kernels = Gates(*kernel_hh.astype(dtype))
 
     def step(h, at_t):
         x, keep_t = at_t
-        r = jax.nn.sigmoid(x.r + dot(h, kernel_r, dtype))
-        z = jax.nn.sigmoid(x.z + dot(h, kernel_z, dtype))
-        n = jnp.tanh(x.n + dot(r * h, kernel_n, dtype))
-        h = (1 - z) * h + z * n
+        h, gates = advance(h, x, kernels, dtype)
         if keep_t is not None:
             h = jnp.where(keep_t, h * (1 / (1 - dropout)), jnp.zeros_like(h))
-        return h, (h, Gates(r, z, n))
+        return h, (h, gates)
 
     _, (hidden, gates) = lax.scan(step, h_0, (projected, keep))
     return hidden, (hidden, gates, kernel_hh, h_0, keep)

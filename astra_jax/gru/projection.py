@@ -10,11 +10,11 @@ from astra_jax.gru.weights import GRUWeights
 
 
 class Gates(NamedTuple):
-    """One value each for reset gate, update gate and candidate, at every step."""
+    """One value each for reset gate, update gate and candidate."""
 
-    r: Float[Array, "T B H"]
-    z: Float[Array, "T B H"]
-    n: Float[Array, "T B H"]
+    r: Float[Array, "*batch H"]
+    z: Float[Array, "*batch H"]
+    n: Float[Array, "*batch H"]
 
 
 def project(weights: GRUWeights, inputs: Inputs, dtype: DTypeLike) -> Gates:
