@@ -10,6 +10,7 @@ import jax
 
 from astra_jax.config import Preset
 from astra_jax.errors import InputError
+from astra_jax.gru.inputs import is_small
 
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -79,7 +80,7 @@ def _activations(preset: Preset, *, remat: bool) -> int:
     places, segment = data.batch_size * data.seq_len, data.batch_size * math.isqrt(data.seq_len)
     states = model.num_layers * model.hidden_dim
     ends = LOGITS_KEPT * model.vocab_size
-    if model.vocab_size > places:
+    if not is_small(model.vocab_size, model.embedding_dim):
         ends += EMBEDDINGS_KEPT * model.embedding_dim
     if not remat:
         return places * (STATES_KEPT * states + ends)

@@ -196,7 +196,7 @@ def test_a_training_that_diverges_stops_before_the_step_and_names_the_tensor(
 def test_debug_nans_finds_the_operation(begin: Begin):
     run, split = begin(override(TEXT, learning_rate=1e38, clip=None, schedule="constant"))
     options = FitOptions(debug_nans=True)
-    with pytest.raises(DivergedError, match=r"invalid value .* at scan\.py:\d+ `"):
+    with pytest.raises(DivergedError, match=r"invalid value .* at projection\.py:\d+ `"):
         fitting.fit(run, split, Silent(), options)
 
 

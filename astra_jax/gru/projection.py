@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, DTypeLike, Float, Int
 
 from astra_jax.gru.inputs import Embedded, Inputs, dense
 from astra_jax.gru.weights import GRUWeights
@@ -20,11 +21,35 @@ class Gates(NamedTuple):
 def project(weights: GRUWeights, inputs: Inputs, dtype: DTypeLike) -> Gates:
     """Returns what the inputs and all biases contribute to the gates, at every step."""
     rows = list(zip(weights.kernel_ih, summed_biases(weights), strict=True))
-    if isinstance(inputs, Embedded) and len(inputs.table) <= inputs.ids.size:
+    if isinstance(inputs, Embedded) and inputs.is_small:
         tables = [dot(inputs.table, kernel, dtype) + bias[None] for kernel, bias in rows]
-        return Gates(*(table[inputs.ids] for table in tables))
+        return Gates(*(_look_up(table, inputs.ids) for table in tables))
     values = dense(inputs)
     return Gates(*(dot(values, kernel, dtype) + bias[None, None] for kernel, bias in rows))
+
+
+@jax.custom_vjp
+def _look_up(table: Float[Array, "V H"], ids: Int[Array, "T B"]) -> Float[Array, "T B H"]:
+    """Returns rows of a table.
+
+    Its gradient is a product with one-hot rows. Scattered instead, some thousand numbers would be
+    added up one after the other, which loses digits in float32, and on a GPU in an order that is
+    another every time.
+    """
+    return table[ids]
+
+
+def _look_up_forward(table, ids):
+    return table[ids], (ids, len(table))
+
+
+def _look_up_backward(saved, grad):
+    ids, length = saved
+    chosen = jax.nn.one_hot(ids.reshape(-1), length, dtype=grad.dtype)
+    return chosen.T @ grad.reshape(-1, grad.shape[-1]), None
+
+
+_look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
 def summed_biases(weights: GRUWeights) -> tuple[Float[Array, " H"], ...]:
