@@ -93,7 +93,7 @@ def test_cache_that_cannot_be_made_is_told_in_one_line(
 
 
 def test_what_was_read_or_written_last_stays_within_the_bound(tmp_path: Path) -> None:
-    for name, read, written in (("old", 1, 1), ("read", 9, 2), ("older", 0, 0), ("new", 3, 8)):
+    for name, read, written in (("old", 4, 4), ("read", 9, 2), ("older", 0, 0), ("new", 3, 8)):
         (tmp_path / name).write_bytes(bytes(100))
         os.utime(tmp_path / name, (read, written))
     compile_cache._drop_oldest(tmp_path, 399)
