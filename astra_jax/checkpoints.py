@@ -12,7 +12,6 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import jax
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
 from astra_jax.errors import InputError, StorageError
 from astra_jax.hashing import hash_arrays
@@ -43,7 +42,9 @@ class Checkpoints:
     """The checkpoints in one folder, by step. Use as a context manager."""
 
     def __init__(self, folder: Path, keep: int = KEEP_LATEST):
-        """Opens the folder, which need not exist yet, and removes what a kill left half-written.
+        """Opens the folder, if there is one, and removes what a kill left half-written.
+
+        The first checkpoint makes it.
 
         Args:
             folder: of these checkpoints and nothing else.
@@ -51,23 +52,33 @@ class Checkpoints:
 
         Raises:
             InputError: the list of what is there is damaged.
-            OSError: the folder cannot be made.
         """
-        self.folder = folder
+        self.folder, self.keep = folder, keep
+        self._pending: Any = None
+        # Orbax is slow to import, and a new run has no use for it before its first checkpoint.
+        self._opened = self._open() if folder.exists() else None
+
+    @property
+    def _checkpointer(self) -> Any:
+        self._opened = self._opened or self._open()
+        return self._opened
+
+    def _open(self) -> Any:
+        from orbax.checkpoint import v1 as ocp
+
         try:
-            self._checkpointer = ocp.training.Checkpointer(
-                str(folder.absolute()),
+            return ocp.training.Checkpointer(
+                str(self.folder.absolute()),
                 # Orbax's own choice is to save whenever it can and to keep everything.
                 save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # pyright: ignore[reportArgumentType]
-                preservation_policy=ocp.training.preservation_policies.LatestN(keep),  # pyright: ignore[reportArgumentType]
+                preservation_policy=ocp.training.preservation_policies.LatestN(self.keep),  # pyright: ignore[reportArgumentType]
                 cleanup_tmp_directories=True,
             )
         except (ValueError, TypeError, LookupError) as error:
             raise InputError(
-                f"a checkpoint in {folder} cannot be read ({type(error).__name__}: "
+                f"a checkpoint in {self.folder} cannot be read ({type(error).__name__}: "
                 f"{(str(error).splitlines() or [''])[0]}); remove the damaged one"
             ) from error
-        self._pending: Any = None
 
     def __enter__(self) -> Self:
         return self
@@ -84,13 +95,14 @@ class Checkpoints:
                 self.wait()
         finally:
             with contextlib.suppress(Exception):  # It says once more what `wait` has said.
-                self._checkpointer.close()
+                if self._opened is not None:
+                    self._opened.close()
 
     @property
     def latest_step(self) -> int | None:
         """The newest whole checkpoint's step; None where there is none."""
         self.wait()
-        latest = self._checkpointer.latest
+        latest = None if self._opened is None else self._opened.latest
         return None if latest is None else latest.step
 
     def save(self, step: int, state: Any, record: dict[str, Any]) -> None:
@@ -110,8 +122,9 @@ class Checkpoints:
         text = json.dumps(record, allow_nan=False)
         metadata: dict[str, Any] = {"record": text, "sha256": _digest(arrays, text)}
         with self._telling():
+            checkpointer = self._checkpointer
             self._require_room(arrays)
-            self._pending = self._checkpointer.save_async(step, arrays, custom_metadata=metadata)
+            self._pending = checkpointer.save_async(step, arrays, custom_metadata=metadata)
 
     def wait(self) -> None:
         """Waits until the last checkpoint is on disk; raises `StorageError` if it is not."""
@@ -147,7 +160,7 @@ class Checkpoints:
 
     def remove_after(self, step: int) -> None:
         """Removes the checkpoints of later steps."""
-        for checkpoint in list(self._checkpointer.checkpoints):
+        for checkpoint in [] if self._opened is None else list(self._opened.checkpoints):
             if checkpoint.step > step:
                 self._checkpointer.delete(checkpoint.step)
 

@@ -1,5 +1,6 @@
 """Compiled programs kept from one start to the next, where nobody else can put any."""
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -10,8 +11,8 @@ import jax
 
 from astra_jax.corpus import cache_folder
 
-WORTH_SECONDS = 0.2
-"""Programs that compile faster than this are not kept: reading them takes some of that, too."""
+MAX_BYTES = 1 << 30
+"""What the kept programs may take. A training keeps less than a megabyte of them."""
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -23,6 +24,9 @@ def enable() -> str:
     where anybody else could have written into it or put another in its place. A run needs no
     cache, so none of this can fail it.
 
+    Every program is kept, however small: a start runs a dozen that compile in 30 to 100 ms each
+    and are read in 2 to 8. What has not been read for longest goes when there is too much.
+
     Returns:
         Why there is no cache, in one line; empty if there is one.
     """
@@ -32,13 +36,14 @@ def enable() -> str:
             if not path.exists():
                 path.mkdir(mode=0o700, exist_ok=True)
         _require_own(folder)
+        _drop_oldest(folder, MAX_BYTES)
     except OSError as error:
         return (
             f"note: compiling anew, since {error.filename or folder} cannot keep compiled programs "
             f"({error.strerror or error}); --no-compile-cache says that this is meant"
         )
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_SECONDS)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     return ""
 
 
@@ -53,6 +58,24 @@ def _require_own(folder: Path) -> None:
             raise PermissionError(1, "it is another user's", str(path))
     if not os.access(folder, os.W_OK):
         raise PermissionError(1, "it may not be written", str(folder))
+
+
+def _drop_oldest(folder: Path, max_bytes: int) -> None:
+    """Removes the entries that were read or written longest ago, until the rest fits.
+
+    JAX has such a bound as well, but finds entries by a second file beside each: one that lacks
+    it, since a process was killed between the two, stops all further writing.
+    """
+    known: list[tuple[float, int, Path]] = []
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # Another process does the same.
+            status = path.stat()
+            known.append((max(status.st_atime, status.st_mtime), status.st_size, path))
+    kept = 0
+    for _, size, path in sorted(known, reverse=True):
+        kept += size
+        if kept > max_bytes:
+            path.unlink(missing_ok=True)
 
 
 def _processor() -> str:

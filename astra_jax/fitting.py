@@ -159,7 +159,7 @@ class _Loop:
         self.steps = steps_in_epoch(run.preset, split.train)
         self.trainer, self.place = options.trainer(run.preset, self.steps)
         self.keys = Keys.from_seed(run.preset.train.seed)
-        self.learning_rate = learning_rate_schedule(run.preset.train, self.steps)
+        self.learning_rate = jax.jit(learning_rate_schedule(run.preset.train, self.steps))
         self.step_chars = run.preset.data.batch_size * run.preset.data.seq_len
         self.train_data, self.validation_data = map(self.place.replicate, split[:2])
         self.dropout_key = self.place.replicate(self.keys.dropout)

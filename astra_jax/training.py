@@ -39,7 +39,13 @@ class Keys(NamedTuple):
     @classmethod
     def from_seed(cls, seed: int) -> "Keys":
         """Returns the streams of a seed."""
-        return cls(*jax.random.split(jax.random.key(seed), len(cls._fields)))
+        return cls(*_split_in(jax.random.key(seed), len(cls._fields)))
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def _split_in(key: Key[Array, ""], count: int) -> tuple[Key[Array, ""], ...]:
+    # One program: taken apart outside, each key would be another.
+    return tuple(jax.random.split(key, count))
 
 
 class TrainState(NamedTuple):

@@ -22,7 +22,6 @@ from astra_jax.cli import default, of_preset
 from astra_jax.config import Preset
 from astra_jax.datasets import Split
 from astra_jax.errors import InputError, StoppedError
-from astra_jax.figures import draw_losses
 from astra_jax.fitting import FitOptions, fit
 from astra_jax.presets import FIELDS, find_preset, override
 from astra_jax.progress import ConsoleProgress, Progress, Several
@@ -219,6 +218,8 @@ def _finish(run: Run, quiet: bool) -> None:
     warning = experiments.BUILTIN_WARNING if run.uses_builtin_text else ""
     metrics = run.metrics()
     if metrics:
+        from astra_jax.figures import draw_losses  # Matplotlib would hold up the first step.
+
         draw_losses(run)
         loss = f"validation loss {metrics[-1].val_loss_nats:.4f} nats per character"
     else:

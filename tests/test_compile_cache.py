@@ -16,7 +16,6 @@ _ENABLE = compile_cache.enable  # Before a fixture puts it out of action.
 _PROGRAM = """
 import jax
 from astra_jax import compile_cache
-compile_cache.WORTH_SECONDS = 0.0
 print(compile_cache.enable())
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
@@ -91,3 +90,23 @@ def test_cache_that_cannot_be_made_is_told_in_one_line(
     assert "\n" not in told
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     assert _ENABLE().startswith("note: compiling anew, since /proc/nowhere")
+
+
+def test_what_was_read_or_written_last_stays_within_the_bound(tmp_path: Path) -> None:
+    for name, read, written in (("old", 4, 4), ("read", 9, 2), ("older", 0, 0), ("new", 3, 8)):
+        (tmp_path / name).write_bytes(bytes(100))
+        os.utime(tmp_path / name, (read, written))
+    compile_cache._drop_oldest(tmp_path, 399)
+    assert {path.name for path in tmp_path.iterdir()} == {"old", "read", "new"}
+    compile_cache._drop_oldest(tmp_path, 200)
+    assert {path.name for path in tmp_path.iterdir()} == {"read", "new"}
+
+
+def test_enabling_bounds_the_cache(cache: Path) -> None:
+    compile_in_a_new_process()
+    leaf = next((cache / "astra" / "jax").iterdir())
+    with (leaf / "forgotten").open("wb") as hole:
+        hole.truncate(compile_cache.MAX_BYTES)
+    os.utime(leaf / "forgotten", (0, 0))
+    compile_in_a_new_process()
+    assert not (leaf / "forgotten").exists()

@@ -54,3 +54,19 @@ def test_the_package_loads_nothing_before_it_is_used():
         "assert 'torch' not in sys.modules"
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_training_begins_without_what_only_its_end_needs(tmp_path: Path):
+    result = run(
+        "import runpy, sys\n"
+        "from pathlib import Path\n"
+        "runpy.run_path('scripts/train.py', run_name='train')\n"
+        "from astra_jax.checkpoints import Checkpoints\n"
+        f"with Checkpoints(Path({str(tmp_path / 'new')!r})) as new:\n"
+        "    assert new.latest_step is None\n"
+        "    new.remove_after(0)\n"
+        "assert 'jax' in sys.modules\n"
+        "late = {'matplotlib', 'orbax', 'tensorboardX', 'onnx'} & set(sys.modules)\n"
+        "assert not late, late"
+    )
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,57 @@
+"""Where the time of a start goes: what `scripts/train.py` does until its first step, in phases.
+
+python -m benchmarks.start_phases alpha     # a second time, with the programs kept by the first
+"""
+
+import importlib
+import sys
+import time
+
+_CLOCK = [time.perf_counter()]
+
+
+def _phase(name: str) -> None:
+    """Prints what has passed since the phase before."""
+    now = time.perf_counter()
+    print(f"{name:28}{now - _CLOCK[-1]:7.3f} s{now - _CLOCK[0]:9.3f} s")
+    _CLOCK.append(now)
+
+
+def main(model: str) -> None:
+    """Does, in the order of the script, what precedes the first step, and that step."""
+    jax = importlib.import_module("jax")
+    _phase("import jax")
+    importlib.import_module("scripts.train")
+    _phase("the script's other imports")
+
+    from astra_jax import cluster, compile_cache, experiments
+    from astra_jax.fitting import FitOptions, steps_in_epoch
+    from astra_jax.presets import find_preset
+    from astra_jax.training import Keys
+
+    cluster.split_cpu()
+    jax.devices()
+    print(compile_cache.enable(), end="")
+    _phase("devices, cache")
+    preset, _, split = experiments.prepare(find_preset(model, None), None)
+    _phase("corpus")
+    trainer, place = FitOptions().trainer(preset, steps_in_epoch(preset, split.train))
+    keys = Keys.from_seed(preset.train.seed)
+    state = jax.block_until_ready(trainer.init(keys.init))
+    _phase("weights")
+    rows = split.train.epoch_rows(jax.random.fold_in(keys.batches, 0), trainer.steps_per_epoch)
+    data, dropout_key = place.replicate(split.train), place.replicate(keys.dropout)
+    arguments = place.replicate(state), data, place.share(rows), 0, 1, dropout_key
+    _phase("batches, placement")
+    traced = type(trainer).run_steps.trace(trainer, *arguments)
+    _phase("trace the step")
+    lowered = traced.lower()
+    _phase("lower it")
+    step = lowered.compile()
+    _phase("compile it, or read it")
+    jax.block_until_ready(step(*arguments))
+    _phase("first step")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
