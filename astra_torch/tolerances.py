@@ -10,9 +10,14 @@ correct computations, while the root mean square over the tensor does not. Certi
 largest as well.
 """
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping
 from typing import Literal
+
+import numpy as np
+
+from astra_jax.optimizers import BETA_1, EPSILON
 
 Norm = Literal["largest", "root mean square"]
 """How a tensor's difference is measured."""
@@ -73,6 +78,34 @@ def float32_bound(worst: float, errors: Iterable[float]) -> float:
     """
     typical = max(statistics.median(errors), FLOAT32_EPSILON)
     return FLOAT32_FACTOR * max(worst, typical)
+
+
+def adam_scatter(
+    first_moment: np.ndarray, error: float, parameter: np.ndarray, learning_rate: float
+) -> float:
+    """Returns how far Adam's first step scatters a parameter, from how far its gradient scatters.
+
+    The step is `learning_rate * g / (|g| + eps)`, whose slope is `eps / (|g| + eps)**2`: the same
+    rounding of a gradient moves the parameter the more, the nearer the gradient is to eps. Where
+    PyTorch's one draw of that rounding happens to be small, its parameter says too little of what
+    a correct computation may do; so the typical rounding, that of the whole tensor, is taken
+    through the slope of every element. A bias that begins at zero is nothing but this step.
+
+    Args:
+        first_moment: after one step, by the oracle: a tenth of the gradient.
+        error: of PyTorch's float32 first moment, relative, in the root mean square.
+        parameter: after the step, by the oracle.
+        learning_rate: of the step.
+
+    Returns:
+        The root mean square of the scatter, relative to that of the parameter.
+    """
+    gradient = first_moment / (1 - BETA_1)
+    rounding = error * math.sqrt(np.mean(gradient**2))
+    # What is zero in every order of summation, as in rows that no text uses, does not scatter.
+    slope = np.where(gradient == 0, 0.0, EPSILON / (np.abs(gradient) + EPSILON) ** 2)
+    scatter = learning_rate * rounding * math.sqrt(np.mean(slope**2))
+    return scatter / math.sqrt(np.mean(parameter**2))
 
 
 def float32_rate_bound(rate: float, first_rate: float) -> float:

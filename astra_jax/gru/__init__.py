@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 
+import jax
 from jaxtyping import Array, Bool, DTypeLike, Float
 
 from astra_jax.gru.fused import fused_gru
@@ -27,7 +28,12 @@ BACKENDS: dict[str, Backend] = {
 }
 """The ways to compute `gru`, all of one signature; `scan` is the truth that others are held to."""
 
-DEFAULT_BACKEND = "fused"
+CHOICES: dict[str, str] = {
+    "cpu": "fused",  # Faster than the scan for every preset: results/benchmarks/README.md.
+    "gpu": "fused",  # Not measured: results/benchmarks/gpu.md says how.
+    "tpu": "fused",  # Not measured.
+}
+"""Which backend a platform takes for all shapes, if nobody names one."""
 
 
 def gru(
@@ -75,7 +81,7 @@ def gru(
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"unknown GRU backend {backend!r}: choose one of {', '.join(BACKENDS)}")
     _check_shapes(layers, inputs, h_0, keep)
-    run = BACKENDS[backend or DEFAULT_BACKEND]
+    run = BACKENDS[backend or CHOICES[jax.default_backend()]]
     if remat:
         run = functools.partial(segmented, run)
     return run(layers, inputs, h_0, keep, dropout, h_0.dtype if dtype is None else dtype)

@@ -147,12 +147,17 @@ class _Float32(_Pair):
     def __init__(self, case: Case, level: Level):
         super().__init__(case, level)
         self.torch_side = TorchSide(case, "float32")
+        self.first_scatter = 0.0
 
     def hold(self, step: int, expected: Results) -> tuple[Results, dict[Name, float]]:
         reference = getattr(self.torch_side, self.level)(self.case.draw_twin(step))
         found = measure_float32(reference, expected, self.norms)
         append_drift(self.reference_drift, found)
+        if self.level == "training" and step == 0:
+            self.first_scatter = self._scatter_of_first_step(found, expected)
         worst = {quantity: max(errors) for quantity, errors in self.reference_drift.items()}
+        if self.first_scatter:
+            worst["parameter"] = max(worst["parameter"], self.first_scatter)
         bounds = float32_bounds(found, worst)
         rate = Name("learning rate")
         if rate in bounds:
@@ -161,6 +166,19 @@ class _Float32(_Pair):
         # Weights are rounded to float32 on both sides, where they are not float32 already.
         exact = {name: reference[name] for name in expected if name.quantity in tolerances.EXACT}
         return expected | exact, bounds
+
+    def _scatter_of_first_step(self, found: Sequence[Comparison], oracle: Results) -> float:
+        """Returns what the typical error of PyTorch's gradients does to a parameter, at most."""
+        return max(
+            tolerances.adam_scatter(
+                oracle[one.name],
+                one.relative,
+                oracle[Name("parameter", one.name.tensor)],
+                self.case.preset.train.learning_rate,
+            )
+            for one in found
+            if one.name.quantity == "first moment"
+        )
 
 
 def measure_float32(
