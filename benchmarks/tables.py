@@ -73,9 +73,6 @@ def write_tables(folder: Path) -> list[Path]:
     """
     documents = read_all(folder)
     readme = folder / README
-    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise InputError(f"{readme} must have the lines {BEGIN} and {END}, once each")
     written, parts = [readme], []
     for name, document in documents.items():
         parts.append(f"### [{name}]({name}.json): {_machine(document['environment'])}")
@@ -85,10 +82,21 @@ def write_tables(folder: Path) -> list[Path]:
                 figure = folder / f"{name}-growth.png"
                 written.append(draw_growth(record, figure))
                 parts.append(f"![How the time of a training step grows]({figure.name})")
-    before, _, rest = text.partition(BEGIN)
-    body = "\n\n".join(parts)
-    write_text(readme, f"{before}{BEGIN}\n\n{body}\n\n{END}{rest.partition(END)[2]}")
+    fill_in(readme, "\n\n".join(parts))
     return written
+
+
+def fill_in(page: Path, body: str) -> None:
+    """Writes what stands on a page between its two marks.
+
+    Raises:
+        InputError: there is no such page, or it has not the marks, once each.
+    """
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise InputError(f"{page} must have the lines {BEGIN} and {END}, once each")
+    before, _, rest = text.partition(BEGIN)
+    write_text(page, f"{before}{BEGIN}\n\n{body}\n\n{END}{rest.partition(END)[2]}")
 
 
 def _machine(environment: Mapping[str, Any]) -> str:

@@ -1,0 +1,191 @@
+"""Where a training step's time goes: a profile's operations, by the function that asked for them.
+
+python -m benchmarks.budget results/benchmarks
+"""
+
+import glob
+import json
+import re
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from astra_jax import cluster
+from astra_jax.atomic import write_text
+from astra_jax.environment import describe_environment
+from astra_jax.experiments import prepare
+from astra_jax.fitting import FitOptions
+from astra_jax.presets import find_preset
+from astra_jax.training import Keys
+from benchmarks.tables import Table, fill_in
+
+RECURRENCE = "recurrence"
+PARTS: Mapping[str, str] = {
+    "draw_keep": "random bits",
+    "project": RECURRENCE,
+    "_look_up_backward": RECURRENCE,
+    "fused_gru": RECURRENCE,
+    "scan_gru": RECURRENCE,
+    "Linear.__call__": "head and loss",
+    "cross_entropy_sum": "head and loss",
+    "Trainer.apply_gradients": "optimiser",
+    "Trainer.update": "optimiser",
+    "TextWindows.batch": "batch",
+    "PaddedWords.batch": "batch",
+}
+"""What a step is made of, by the innermost function of the product that an operation stands in."""
+
+CONTAINERS = ("while", "call", "conditional", "tuple", "get-tuple-element", "parameter")
+SECONDS = 2.0
+"""How long steps are profiled, about."""
+
+MODELS = (
+    *(("shakespeare", model) for model in ("alpha", "beta", "gamma")),
+    *(("names", model) for model in ("alpha", "beta", "gamma")),
+)
+PAGE, RECORD = "where-time-goes.md", "budget.json"
+
+
+class Origins:
+    """Which part of a step each instruction of a compiled program belongs to."""
+
+    def __init__(self, program: str):
+        """Reads a program's text, with the tables of stack frames that it ends with."""
+        self._functions = dict(re.findall(r'^(\d+) "([^"/]+)"$', program, re.M))
+        self._locations = dict(
+            re.findall(r"^(\d+) \{file_name_id=\d+ function_name_id=(\d+) ", program, re.M)
+        )
+        frames = re.findall(
+            r"^(\d+) \{file_location_id=(\d+) parent_frame_id=(\d+)\}", program, re.M
+        )
+        self._frames = {number: (location, int(parent) - 1) for number, location, parent in frames}
+        self.parts = dict(self._instructions(program))
+
+    def _instructions(self, program: str) -> Iterator[tuple[str, str]]:
+        pattern = r"^\s*(?:ROOT )?%?([\w.-]+) = .*?[\])}] ([\w-]+)\((.*)$"
+        for name, operation, rest in re.findall(pattern, program, re.M):
+            frame = re.search(r"stack_frame_id=(\d+)", rest)
+            if operation not in CONTAINERS:
+                yield name, self._part(operation, rest, frame.group(1) if frame else "0")
+
+    def _part(self, operation: str, rest: str, frame: str) -> str:
+        if operation == "all-reduce":
+            return "sum over devices"
+        names = (re.sub(r"\.<locals>.*", "", name) for name in self._stack(frame))
+        part = next((PARTS[name] for name in names if name in PARTS), "everything else")
+        path = re.search(r'op_name="([^"]*)"', rest)
+        return _of_recurrence(path.group(1) if path else "") if part == RECURRENCE else part
+
+    def _stack(self, frame: str) -> Iterator[str]:
+        """Yields the functions that an instruction stands in, from the inside out."""
+        while frame in self._frames:
+            location, parent = self._frames[frame]
+            yield self._functions.get(self._locations.get(location, ""), "")
+            frame = str(parent)
+
+
+def _of_recurrence(path: str) -> str:
+    """Returns which part of the recurrence an operation is, by its name, which JAX composes.
+
+    Outside the scans projections and weight gradients are one: the compiler joins their products.
+    """
+    kind = "products" if path.endswith("dot_general") else "other arithmetic"
+    if "while/body" not in path.split("jvp()")[-1]:
+        return f"outside the scans: {kind}"
+    return f"{'backward' if 'transpose(' in path else 'forward'} scan: {kind}"
+
+
+def profile(model: str, dataset: str, options: FitOptions) -> dict[str, Any]:
+    """Returns how long a training step takes, and each of its parts, in milliseconds.
+
+    An operation's time is that on the thread that ran it; on several devices the mean of them.
+    """
+    preset, _, split = prepare(find_preset(model, dataset), None)
+    steps = preset.train.steps_per_epoch or 200
+    trainer, place = options.trainer(preset, steps)
+    keys = Keys.from_seed(0)
+    state = place.replicate(trainer.init(keys.init))
+    rows = place.share(np.asarray(split.train.epoch_rows(keys.batches, steps)))
+    fixed = place.replicate(split.train), rows
+    key = place.replicate(keys.dropout)
+    program = trainer.run_steps.lower(trainer, state, *fixed, 0, 1, key).compile()
+    state, _ = program(state, *fixed, 0, 1, key)
+
+    def run(state, end: int):
+        begin = time.perf_counter()
+        state = jax.block_until_ready(program(state, *fixed, 0, end, key))[0]
+        return state, time.perf_counter() - begin
+
+    state, _ = run(state, 2)
+    state, once = run(state, 3)
+    count = max(1, min(round(SECONDS / once), steps - 3) // 2)
+    state, plain = run(state, 3 + count)
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            state, traced = run(state, 3 + 2 * count)
+        times = _times(folder, Origins(program.as_text() or "").parts)
+    scale = 1000 / count / place.mesh.size
+    return dict(
+        model=f"{dataset} {model}",
+        devices=place.mesh.size,
+        steps=count,
+        step_ms=1000 * plain / count,
+        traced_step_ms=1000 * traced / count,
+        parts_ms={part: seconds * scale for part, seconds in times.most_common()},
+    )
+
+
+def _times(folder: str, parts: Mapping[str, str]) -> Counter[str]:
+    """Returns the seconds of each part in the profile of a folder."""
+    (path,) = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
+    times: Counter[str] = Counter()
+    for plane in jax.profiler.ProfileData.from_file(path).planes:
+        for line in plane.lines:
+            for event in line.events:
+                if event.name in parts:
+                    times[parts[event.name]] += event.duration_ns / 1e9
+    return times
+
+
+def table(budgets: Sequence[Mapping[str, Any]]) -> Table:
+    """Returns the parts of each model's step beside each other, the largest of all first."""
+    total: Counter[str] = Counter()
+    for budget in budgets:
+        spent = sum(budget["parts_ms"].values())
+        total.update({part: ms / spent for part, ms in budget["parts_ms"].items()})
+    rows = [
+        (part, *(_cell(budget["parts_ms"], part) for budget in budgets))
+        for part, _ in total.most_common()
+    ]
+    steps = ("a step, not profiled", *(f"{budget['step_ms']:.3g} ms" for budget in budgets))
+    devices = ("devices", *(str(budget["devices"]) for budget in budgets))
+    return Table(
+        title="Milliseconds of each part, and its share of all of them",
+        head=("", *(budget["model"] for budget in budgets)),
+        rows=(*rows, steps, devices),
+    )
+
+
+def _cell(parts: Mapping[str, float], part: str) -> str:
+    ms = parts.get(part, 0.0)
+    return f"{ms:.3g} ({100 * ms / sum(parts.values()):.0f} %)"
+
+
+def main(folder: Path) -> None:
+    """Profiles all six models, writes the record, and the table into the folder's page."""
+    cluster.split_cpu()
+    budgets = [profile(model, dataset, FitOptions()) for dataset, model in MODELS]
+    record = dict(environment=describe_environment(), budgets=budgets)
+    write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
+    fill_in(folder / PAGE, table(budgets).markdown())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
