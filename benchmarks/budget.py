@@ -42,6 +42,7 @@ PARTS: Mapping[str, str] = {
 }
 """What a step is made of, by the innermost function of the product that an operation stands in."""
 
+KINDS = "products", "other arithmetic"
 CONTAINERS = ("while", "call", "conditional", "tuple", "get-tuple-element", "parameter")
 SECONDS = 2.0
 """How long steps are profiled, about."""
@@ -96,7 +97,7 @@ def _of_recurrence(path: str) -> str:
 
     Outside the scans projections and weight gradients are one: the compiler joins their products.
     """
-    kind = "products" if path.endswith("dot_general") else "other arithmetic"
+    kind = KINDS[not path.endswith("dot_general")]
     if "while/body" not in path.split("jvp()")[-1]:
         return f"outside the scans: {kind}"
     return f"{'backward' if 'transpose(' in path else 'forward'} scan: {kind}"

@@ -3,6 +3,8 @@
 import functools
 from typing import Any
 
+import jax
+
 from astra_jax.training import MAX_STEPS_PER_CALL
 from benchmarks.agreement import Agreement, hold_gradients, hold_losses
 from benchmarks.floor import MatmulFloor
@@ -39,6 +41,8 @@ def make_peer(name: str, setting: Setting) -> Any:
         model = HoistedModel(named) if name == "torch-hoisted" else named
         return TorchPeer(setting, model, named)
     backend = None if name in (OURS, REMAT) else name
+    if backend == "pallas" and jax.default_backend() == "cpu":
+        raise NotImplementedError("a CPU interprets Pallas, which says nothing of its speed")
     return JaxPeer(setting, our_trainer(setting, backend, remat=name == REMAT))
 
 

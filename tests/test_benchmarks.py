@@ -5,9 +5,11 @@ import math
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -21,8 +23,19 @@ from astra_jax.config import ModelConfig
 from astra_jax.presets import PRESETS, override
 from astra_torch.data import IGNORE
 from astra_torch.models import GRULayer, build_model
-from benchmarks import contest, growth, memory, records, sampling, tables, torch_peers, writing
+from benchmarks import (
+    budget,
+    contest,
+    growth,
+    memory,
+    records,
+    sampling,
+    tables,
+    torch_peers,
+    writing,
+)
 from benchmarks.agreement import DisagreementError
+from benchmarks.jax_peers import our_trainer
 from benchmarks.lineup import Rules
 from benchmarks.peers import EVAL, OURS, PEERS, TRAIN, choose
 from benchmarks.rounds import Spread, Timed, run_rounds, summarize
@@ -282,3 +295,17 @@ def test_the_first_step_of_a_training_ends_its_process(corpora: dict[str, str], 
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert (tmp_path / "run" / "config.json").exists()
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_a_budget_finds_every_part_of_a_step(setting: Setting):
+    trainer = our_trainer(setting)
+    key = jax.random.key(0)
+    state, rows = jax.eval_shape(trainer.init, key), setting.rows
+    run = jax.jit(lambda state, rows: trainer.run_steps(state, setting.data, rows, 0, 1, key))
+    program = run.lower(state, rows).compile().as_text()
+    found = Counter(budget.Origins(program or "").parts.values())
+    scans = {f"{way} scan: {kind}" for way in ("forward", "backward") for kind in budget.KINDS}
+    rest = {"outside the scans: products", "random bits", "head and loss", "optimiser", "batch"}
+    assert scans | rest <= set(found)
+    # A step has as many products backward as forward, three a layer.
+    assert found["forward scan: products"] == found["backward scan: products"]
