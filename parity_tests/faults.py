@@ -210,7 +210,7 @@ IGNORED = {
 }
 GRADIENTS = {
     "two biases trained as one": change(
-        _biases, "weights.bias_hh[0]", "lax.stop_gradient(weights.bias_hh[0])"
+        _biases, "weights.bias_hh[0]", "jax.lax.stop_gradient(weights.bias_hh[0])"
     ),
     "no gradient through the reset": change(
         _backward_pass, "grad_r = grad_rh", "grad_r = 0 * grad_rh"

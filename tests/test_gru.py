@@ -152,7 +152,7 @@ def test_gru_sees_no_future(backend: str):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_gru_keeps_states_in_float32_under_bfloat16_products(backend: str):
     layers, ids, table, h_0, keep = single(random_inputs(5, 2, 3, 4))
-    inputs = Embedded(table, ids), h_0, jnp.asarray(keep), DROPOUT
+    inputs = Embedded(table, jnp.asarray(ids)), h_0, jnp.asarray(keep), DROPOUT
     full, _ = gru(layers, *inputs, backend=backend)
     half, h_n = gru(layers, *inputs, dtype=jnp.bfloat16, backend=backend)
     assert half[-1].dtype == h_n.dtype == jnp.float32

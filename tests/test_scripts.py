@@ -642,7 +642,7 @@ REFUSALS: list[tuple[str, str, str]] = [
     (
         "train.py",
         "--hidden-dim 65536 --num-layers 256",
-        r"needs about 190\.6 TB \(.*\), this machine has .*: take",
+        r"needs about 190\.1 TB \(.*\), this machine has .*: take",
     ),
     ("train.py", "--resume RUN --dry-run", "leave out --dry-run"),
     ("train.py", "--dropout 1", "dropout must be at least 0 and below 1, got 1.0"),
