@@ -51,7 +51,7 @@ MODELS = (
     *(("shakespeare", model) for model in ("alpha", "beta", "gamma")),
     *(("names", model) for model in ("alpha", "beta", "gamma")),
 )
-PAGE, RECORD = "where-time-goes.md", "budget.json"
+PAGE, RECORD = "where-time-goes.md", "where-time-goes/steps.json"
 
 
 class Origins:
@@ -184,6 +184,7 @@ def main(folder: Path) -> None:
     cluster.split_cpu()
     budgets = [profile(model, dataset, FitOptions()) for dataset, model in MODELS]
     record = dict(environment=describe_environment(), budgets=budgets)
+    (folder / RECORD).parent.mkdir(exist_ok=True)
     write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
     fill_in(folder / PAGE, table(budgets).markdown())
 
