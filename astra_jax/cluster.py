@@ -139,6 +139,24 @@ class Placement:
             )
         return cls(Mesh(np.array(found[:count]), ("data",)))
 
+    @classmethod
+    def of_runs(cls, devices: Devices, num_runs: int) -> "Placement":
+        """Chooses devices that share several runs, every run on one of them.
+
+        Raises:
+            InputError: there are fewer, or fewer runs than devices.
+        """
+        found = jax.devices()
+        most, kind = min(len(found), num_runs), found[0].platform
+        wanted = (most if kind == "cpu" else 1) if devices is None else devices
+        count = most if wanted == "all" else wanted
+        if not 0 < count <= most:
+            raise InputError(
+                f"--devices {count} is not possible: {num_runs} runs can be shared by {most} at "
+                f"most, as there are {len(found)} ({kind.upper()})"
+            )
+        return cls(Mesh(np.array(found[:count]), ("runs",)))
+
     @property
     def mesh_of_several(self) -> Mesh | None:
         """The mesh, if it is of more than one device."""
@@ -156,6 +174,10 @@ class Placement:
             data = jax.device_put(np.asarray(jax.random.key_data(leaf)), sharding)
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
         return jax.device_put(np.asarray(leaf), sharding)
+
+    def spread(self, tree: Tree) -> Tree:
+        """Returns arrays whose first axis, of runs, is shared among the devices."""
+        return jax.device_put(tree, NamedSharding(self.mesh, P("runs")))
 
     def share(self, rows: Any) -> Any:
         """Returns rows [S, B] with B shared among the devices."""

@@ -7,7 +7,7 @@ targets are ignored, so a partial batch has the shape, and the mean, that it sho
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -186,7 +186,7 @@ class StoredWindows(_Windows):
         be cut short here too: the last characters of the text are the last here.
         """
         width, length = self.seq_len + 1, len(self)
-        capacity = _even_share(len(rows), STAGE_TOKENS // (self.batch_size * width))
+        capacity = _even_share(len(rows), STAGE_TOKENS // (rows.shape[1] * width))
         wanted = np.asarray(rows[begin : begin + min(count, capacity)])
         size = capacity * wanted.shape[1] * width + self.seq_len
         text = np.zeros(size, np.int32)
@@ -213,21 +213,30 @@ class StoredWindows(_Windows):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PaddedWords:
-    """Words, each padded to one length; a row is the number of a word."""
+    """Part of a list of words, each padded to one length; a row is the number of a word.
+
+    Attributes:
+        inputs: of the whole list, so that parts, and other divisions into parts, can share it.
+        targets: of the whole list.
+        part: which of the words these are, in order.
+        num_targets: letters and ends of these words that are predicted.
+        batch_size: words in a batch.
+    """
 
     inputs: Int[Array, "N T"]
     targets: Int[Array, "N T"]
+    part: Int[Array | np.ndarray, " M"]
     num_targets: int = _static()
     batch_size: int = _static()
 
     @property
     def max_steps(self) -> int:
         """Every word once, in batches of which the last may be partial."""
-        return math.ceil(self.inputs.shape[0] / self.batch_size)
+        return math.ceil(self.part.shape[0] / self.batch_size)
 
     def epoch_rows(self, key: Key[Array, ""], num_steps: int) -> Int[Array, "S B"]:
         """Shuffles all words and returns the first `num_steps` batches of them."""
-        order = jax.random.permutation(key, jnp.arange(self.inputs.shape[0], dtype=jnp.int32))
+        order = jax.random.permutation(key, jnp.asarray(self.part, jnp.int32))
         return _in_batches(order, self.batch_size)[:num_steps]
 
     def estimate_rows(self, key: Key[Array, ""]) -> Int[Array, "S B"]:
@@ -237,7 +246,7 @@ class PaddedWords:
 
     def cover_rows(self) -> Int[Array, "S B"]:
         """Returns every word once, in order."""
-        return _in_batches(np.arange(self.inputs.shape[0]), self.batch_size)
+        return _in_batches(self.part, self.batch_size)
 
     def stage(self, rows: Int[Array | np.ndarray, "S B"], begin: int, count: int) -> Stage:
         """Returns itself."""
@@ -279,12 +288,19 @@ def split_corpus(
     Raises:
         InputError: the corpus is empty or too short, or a word cannot be used.
     """
+    return split_by_keys(content, config, [key])[0]
+
+
+def split_by_keys(
+    content: str | bytes | TokenFile, config: DataConfig, keys: Sequence[Key[Array, ""]]
+) -> list[Split]:
+    """Returns what `split_corpus` does for each key; all of them share the corpus's arrays."""
     if not isinstance(content, TokenFile) and not content.strip():
         raise InputError("the corpus is empty: give a file with text in it")
     if config.dataset == "names":
         assert isinstance(content, str)
-        return _split_words(content, config, key)
-    return _split_running(content, config)
+        return _split_words(content, config, keys)
+    return [_split_running(content, config)] * len(keys)
 
 
 def corpus_vocabulary(content: str | bytes | TokenFile, dataset: DatasetName) -> Vocabulary:
@@ -333,7 +349,7 @@ def _windows(
     return TextWindows(jnp.asarray(tokens[start:stop]), *sizes)
 
 
-def _split_words(text: str, config: DataConfig, key: Key[Array, ""]) -> Split:
+def _split_words(text: str, config: DataConfig, keys: Sequence[Key[Array, ""]]) -> list[Split]:
     words, vocabulary = _words(text), corpus_vocabulary(text, config.dataset)
     for number, word in enumerate(words, 1):
         _check_word(word, number, config, vocabulary)
@@ -345,18 +361,17 @@ def _split_words(text: str, config: DataConfig, key: Key[Array, ""]) -> Split:
             f"{len(words)} words are too few to split {config.train_fraction:g} to the rest: "
             "give a longer list"
         )
-    order = np.asarray(jax.random.permutation(key, len(words)))
     inputs, targets = pad_words(words, vocabulary, config)
-    train, validation = (
-        PaddedWords(
-            jnp.asarray(inputs[rows]),
-            jnp.asarray(targets[rows]),
-            int((targets[rows] != IGNORE).sum()),
-            config.batch_size,
+    shared = jnp.asarray(inputs), jnp.asarray(targets)
+    splits = []
+    for key in keys:
+        order = np.asarray(jax.random.permutation(key, len(words)))
+        train, validation = (
+            PaddedWords(*shared, part, int((targets[part] != IGNORE).sum()), config.batch_size)
+            for part in (order[:cut], order[cut:])
         )
-        for rows in (order[:cut], order[cut:])
-    )
-    return Split(train, validation, vocabulary)
+        splits.append(Split(train, validation, vocabulary))
+    return splits
 
 
 def _check_word(word: str, number: int, config: DataConfig, vocabulary: Vocabulary) -> None:

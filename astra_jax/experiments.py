@@ -1,6 +1,7 @@
 """How a run begins, goes on, takes weights in, and gives its model back."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,9 +14,10 @@ from astra_jax import cluster
 from astra_jax.checkpoints import Checkpoints
 from astra_jax.config import Preset, differences
 from astra_jax.corpus import BUILTIN, CorpusRecord, load_corpus
-from astra_jax.datasets import Split, corpus_vocabulary, split_corpus
+from astra_jax.datasets import Split, corpus_vocabulary, split_by_keys
 from astra_jax.errors import InputError
 from astra_jax.fitting import steps_in_epoch
+from astra_jax.groups import Group, seeded
 from astra_jax.metrics import History
 from astra_jax.model import GRULanguageModel, arithmetic
 from astra_jax.presets import override
@@ -59,6 +61,30 @@ def begin(
     return run, split
 
 
+def begin_group(
+    preset: Preset,
+    corpus_source: str | None,
+    folder: Path | None,
+    num_seeds: int,
+    *,
+    remat: bool = False,
+) -> tuple[Group, list[Split]]:
+    """Makes a new folder of runs that differ in their seed, from the preset's own on.
+
+    Args:
+        preset: see `begin`, and so the next; their corpus is the same, and shared.
+        corpus_source: see `load_corpus`.
+        folder: see `Group.create`.
+        num_seeds: how many runs.
+        remat: whether they are to be trained in little memory.
+
+    Raises:
+        InputError: as `begin` and `prepare_group` do.
+    """
+    presets, corpus, splits = prepare_group(preset, corpus_source, num_seeds, remat=remat)
+    return Group.create(folder, presets, splits[0].vocabulary, corpus), splits
+
+
 def prepare(
     preset: Preset, corpus_source: str | None, *, remat: bool = False
 ) -> tuple[Preset, CorpusRecord, Split]:
@@ -73,14 +99,37 @@ def prepare(
         InputError: the corpus or the recipe cannot be used, or the training does not fit into
             the machine's memory.
     """
+    (preset,), corpus, (split,) = _prepare([preset], corpus_source, remat=remat)
+    return preset, corpus, split
+
+
+def prepare_group(
+    preset: Preset, corpus_source: str | None, num_seeds: int, *, remat: bool = False
+) -> tuple[list[Preset], CorpusRecord, list[Split]]:
+    """Does what `prepare` does, for each of the runs of `begin_group`.
+
+    Raises:
+        InputError: as `prepare` does; or so many seeds cannot be, or there are several processes.
+    """
+    if jax.process_count() > 1:
+        raise InputError("--seeds trains in one process: leave out --coordinator")
+    return _prepare(seeded(preset, num_seeds), corpus_source, remat=remat)
+
+
+def _prepare(
+    presets: list[Preset], corpus_source: str | None, *, remat: bool
+) -> tuple[list[Preset], CorpusRecord, list[Split]]:
+    """Does what `prepare` does, for presets that differ in their seed."""
+    first = presets[0]
     # Once before a corpus is fetched, once with its own vocabulary.
-    require_memory(preset, remat=remat)
-    corpus = load_corpus(preset.data.dataset, corpus_source, preset.data.level)
-    split = split_corpus(corpus.content, preset.data, Keys.from_seed(preset.train.seed).split)
-    preset = override(preset, vocab_size=len(split.vocabulary))
-    steps_in_epoch(preset, split.train)
-    require_memory(preset, remat=remat)
-    return preset, corpus.record, split
+    require_memory(first, remat=remat, num_runs=len(presets))
+    corpus = load_corpus(first.data.dataset, corpus_source, first.data.level)
+    keys = [Keys.from_seed(preset.train.seed).split for preset in presets]
+    splits = split_by_keys(corpus.content, first.data, keys)
+    presets = [override(preset, vocab_size=len(splits[0].vocabulary)) for preset in presets]
+    steps_in_epoch(first, splits[0].train)
+    require_memory(presets[0], remat=remat, num_runs=len(presets))
+    return presets, corpus.record, splits
 
 
 def fit_vocabulary(preset: Preset, corpus_source: str) -> Preset:
@@ -105,32 +154,54 @@ def resume(
         InputError: the folder is no run, has other fields than expected, or the corpus is not
             the one it began with.
     """
-    run = Run.open(folder)
-    others = differences(run.preset.to_dict(), override(run.preset, **expected).to_dict())
+    runs, splits = _resume([Run.open(folder)], corpus_source, expected)
+    return runs[0], splits[0]
+
+
+def resume_group(
+    folder: Path, corpus_source: str | None = None, expected: Mapping[str, Any] = _NOTHING
+) -> tuple[Group, list[Split]]:
+    """Opens a folder of runs and finds their corpus again; as `resume`, of `begin_group`."""
+    group = Group.open(folder)
+    runs, splits = _resume(group.runs, corpus_source, expected)
+    return dataclasses.replace(group, runs=tuple(runs)), splits
+
+
+def _resume(
+    runs: Sequence[Run], corpus_source: str | None, expected: Mapping[str, Any]
+) -> tuple[list[Run], list[Split]]:
+    """Does what `resume` does, for runs that differ in their seed."""
+    first = runs[0]
+    others = differences(first.preset.to_dict(), override(first.preset, **expected).to_dict())
     if others:
         raise InputError(
-            f"{folder} cannot go on as another run than it began: {'; '.join(others)}; leave "
+            f"{first.folder} cannot go on as another run than it began: {'; '.join(others)}; leave "
             "these flags out, or begin a new run"
         )
-    known = run.corpus
+    known, data = first.corpus, first.preset.data
     source = corpus_source or (BUILTIN if known.origin == "built-in" else known.path)
-    corpus = load_corpus(run.preset.data.dataset, source, run.preset.data.level)
-    found = corpus.record
+    corpus = load_corpus(data.dataset, source, data.level)
+    for run in runs:
+        _require_same_text(run, corpus.record)
+    keys = [Keys.from_seed(run.preset.train.seed).split for run in runs]
+    splits = split_by_keys(corpus.content, data, keys)
+    for run in runs:
+        if splits[0].vocabulary != run.vocabulary:
+            raise InputError(
+                f"{corpus.record.name} has other characters than {run.folder} was begun with: "
+                f"{splits[0].vocabulary.describe()}, expected {run.vocabulary.describe()}"
+            )
+    # A run made of imported weights has now found the text that it goes on with.
+    return [run if run.corpus.sha256 else run.with_corpus(corpus.record) for run in runs], splits
+
+
+def _require_same_text(run: Run, found: CorpusRecord) -> None:
+    known = run.corpus
     if known.sha256 not in (None, found.sha256):
         raise InputError(
-            f"{folder} was begun on {known.name} (sha256 {known.sha256[:12]}…), found {found.name} "
-            f"({str(found.sha256)[:12]}…): give the former by --corpus"
+            f"{run.folder} was begun on {known.name} (sha256 {known.sha256[:12]}…), found "
+            f"{found.name} ({str(found.sha256)[:12]}…): give the former by --corpus"
         )
-    split = split_corpus(
-        corpus.content, run.preset.data, Keys.from_seed(run.preset.train.seed).split
-    )
-    if split.vocabulary != run.vocabulary:
-        raise InputError(
-            f"{found.name} has other characters than {folder} was begun with: "
-            f"{split.vocabulary.describe()}, expected {run.vocabulary.describe()}"
-        )
-    # A run made of imported weights has now found the text that it goes on with.
-    return run if known.sha256 else run.with_corpus(found), split
 
 
 def restore_model(run: Run, *, best: bool = False) -> GRULanguageModel:

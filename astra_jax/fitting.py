@@ -1,40 +1,36 @@
 """The loop over epochs: dispatch, report, evaluate, record, checkpoint."""
 
+import contextlib
 import time
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jaxtyping import Int
+from jaxtyping import Array, Int, Key
 
 from astra_jax import cluster
 from astra_jax.config import Preset
 from astra_jax.datasets import Dataset, Split
 from astra_jax.diagnosis import find_operation, first_offender
+from astra_jax.engines import Engine, OneRun
 from astra_jax.errors import DivergedError, InputError, StoppedError
 from astra_jax.gru import BACKENDS
 from astra_jax.locks import locked
-from astra_jax.metrics import EpochMetrics, History
+from astra_jax.members import Member
+from astra_jax.metrics import EpochMetrics, EpochSoFar
 from astra_jax.model import arithmetic
 from astra_jax.optimizers import learning_rate_schedule
+from astra_jax.pace import Pace
+from astra_jax.presets import override
 from astra_jax.progress import Progress, Snapshot
+from astra_jax.replicas import Replicas
 from astra_jax.runs import Run
-from astra_jax.saving import SavePolicy, Saver, Training
+from astra_jax.saving import SavePolicy, Saver
 from astra_jax.stopping import StopRequest
-from astra_jax.training import (
-    MAX_STEPS_PER_CALL,
-    Keys,
-    StepMetrics,
-    Trainer,
-    TrainState,
-)
-
-SECONDS_PER_CALL = 2.0
-"""How long a call to the device should take: often enough to be told, seldom enough to be free."""
+from astra_jax.training import StepMetrics, Trainer, TrainState
 
 
 def steps_in_epoch(preset: Preset, data: Dataset) -> int:
@@ -90,8 +86,34 @@ class FitOptions:
             known = ", ".join(BACKENDS)
             raise InputError(f"unknown --backend {self.backend!r}: choose one of {known}")
         place = cluster.Placement.of(self.devices, preset)
+        # No program depends on the seed, so runs of several seeds share what is compiled.
+        preset = override(preset, seed=0)
         mesh = place.mesh_of_several
         return Trainer(preset, steps_per_epoch, mesh, self.backend, self.remat), place
+
+    def engine(
+        self,
+        preset: Preset,
+        steps_per_epoch: int,
+        splits: Sequence[Split],
+        keys: Sequence[Key[Array, ""]],
+    ) -> Engine:
+        """Returns who does the steps of one run, or of several.
+
+        Args:
+            preset: of the runs, but for their seeds.
+            steps_per_epoch: of each.
+            splits: of each run.
+            keys: of each run's dropout.
+
+        Raises:
+            InputError: as `trainer` does.
+        """
+        if len(splits) == 1:
+            return OneRun(*self.trainer(preset, steps_per_epoch), splits[0], keys[0])
+        place = cluster.Placement.of_runs(self.devices, len(splits))
+        alone = replace(self, devices=1).trainer(preset, steps_per_epoch)[0]
+        return Replicas(alone, place, splits, keys)
 
 
 def fit(run: Run, split: Split, progress: Progress, options: FitOptions | None = None) -> None:
@@ -110,86 +132,93 @@ def fit(run: Run, split: Split, progress: Progress, options: FitOptions | None =
         InputError: another process trains this run, its newest checkpoint is damaged or not of
             the run as it is now, or does not fit the epochs.
     """
+    fit_together([run], [split], progress, options)
+
+
+def fit_together(
+    runs: Sequence[Run],
+    splits: Sequence[Split],
+    progress: Progress,
+    options: FitOptions | None = None,
+) -> None:
+    """Does what `fit` does for runs that differ in their seed alone, all in one program.
+
+    Each is saved by itself, as `fit` would save it, and may have been trained by it before: those
+    that are further than others wait for them. If one diverges, all stop.
+
+    Args:
+        runs: what to train.
+        splits: their data; that of several runs is from `datasets.split_by_keys`.
+        progress: is told of all of them.
+        options: see `fit`, and for what may be raised.
+    """
     options = options or FitOptions()
-    with (
-        locked(run.folder) if cluster.is_primary() else nullcontext(),
-        arithmetic(run.preset.train.dtype),
-        Saver(run, options.saving) as saver,
-        StopRequest() as stop,
-    ):
-        loop = _Loop(run, split, progress, saver, stop, options)
-        training = saver.restore(jax.eval_shape(loop.trainer.init, loop.keys.init))
-        training = training or Training(loop.trainer.init(loop.keys.init), History())
-        loop.run(training._replace(state=loop.place.replicate(training.state)))
-
-
-def _epochs_done(run: Run, training: Training, steps_per_epoch: int) -> int:
-    """Returns how many epochs a checkpoint has behind it, those done elsewhere included."""
-    imported, rest = divmod(run.imported_step, steps_per_epoch)
-    done = imported + len(training.history.epochs)
-    expected = done * steps_per_epoch + training.history.current.steps
-    if rest:
-        raise InputError(
-            f"{run.folder} was imported at step {run.imported_step}, {rest} of {steps_per_epoch} "
-            f"steps into epoch {imported + 1}: import a checkpoint that was written at the end "
-            "of an epoch"
-        )
-    if int(training.state.step) != expected:
-        raise InputError(
-            f"{run.folder} stands at step {int(training.state.step)}, and its epochs of "
-            f"{steps_per_epoch} steps say {expected}: the corpus or the checkpoint is not its own"
-        )
-    return done
+    preset = runs[0].preset
+    with contextlib.ExitStack() as stack:
+        if cluster.is_primary():
+            for run in runs:
+                stack.enter_context(locked(run.folder))
+        stack.enter_context(arithmetic(preset.train.dtype))
+        savers = [stack.enter_context(Saver(run, options.saving)) for run in runs]
+        steps = steps_in_epoch(preset, splits[0].train)
+        members = [Member(*each, steps) for each in zip(runs, splits, savers, strict=True)]
+        loop = _Loop(members, progress, stack.enter_context(StopRequest()), options)
+        loop.run()
 
 
 class _Loop:
     """What stays the same from epoch to epoch, and the clock."""
 
     def __init__(
-        self,
-        run: Run,
-        split: Split,
-        progress: Progress,
-        saver: Saver,
-        stop: StopRequest,
-        options: FitOptions,
+        self, members: Sequence[Member], progress: Progress, stop: StopRequest, options: FitOptions
     ):
-        self.run_folder, self.preset, self.options = run, run.preset, options
-        self.split, self.progress, self.saver, self.stop = split, progress, saver, stop
-        self.steps = steps_in_epoch(run.preset, split.train)
-        self.trainer, self.place = options.trainer(run.preset, self.steps)
-        self.keys = Keys.from_seed(run.preset.train.seed)
-        self.learning_rate = jax.jit(learning_rate_schedule(run.preset.train, self.steps))
-        self.step_chars = run.preset.data.batch_size * run.preset.data.seq_len
-        self.train_data, self.validation_data = map(self.place.replicate, split[:2])
-        self.dropout_key = self.place.replicate(self.keys.dropout)
-        self.pace = _Pace()
+        self.members, self.progress, self.stop, self.options = members, progress, stop, options
+        first = members[0]
+        self.preset, self.steps = first.run.preset, first.steps
+        splits = [member.split for member in members]
+        keys = [member.keys.dropout for member in members]
+        self.engine = options.engine(self.preset, self.steps, splits, keys)
+        self.learning_rate = jax.jit(learning_rate_schedule(self.preset.train, self.steps))
+        self.step_chars = self.preset.data.batch_size * self.preset.data.seq_len
+        self.pace = Pace()
         self.eval_seconds = 0.0
         self.rate = 0.0
 
-    def run(self, training: Training) -> None:
-        """Does what is left of a training."""
-        done = _epochs_done(self.run_folder, training, self.steps)
-        for epoch in range(done, self.preset.train.epochs):
-            training, metrics = self._run_epoch(training, epoch)
-            self.saver.finish(metrics, training)
-            self.progress.epoch(metrics)
+    def run(self) -> None:
+        """Does what is left of the trainings."""
+        state = self.engine.load([each.restore(self.engine.trainer) for each in self.members])
+        first = min(member.epochs_done for member in self.members)
+        for epoch in range(first, self.preset.train.epochs):
+            state = self._run_epoch(state, epoch)
             _, stop = cluster.agree(0, self.stop.number)
             if stop is not None:
-                raise StoppedError(stop, metrics.step)
+                raise StoppedError(stop, (epoch + 1) * self.steps)
 
-    def _run_epoch(self, training: Training, epoch: int) -> tuple[Training, EpochMetrics]:
-        """Does what is left of an epoch, counted from 0, and evaluates it."""
+    def _run_epoch(self, state: TrainState, epoch: int) -> TrainState:
+        """Does what is left of an epoch, counted from 0, and evaluates and saves it."""
         # Before anything is in flight that asking the device would wait for.
         self.rate = float(self.learning_rate(epoch * self.steps))
-        state, history = self._train(training, epoch)
+        state = self._train(state, epoch)
         started = time.perf_counter()
-        estimate, full = self._evaluate(state.params, epoch)
+        losses = self._evaluate(state, epoch)
         self.eval_seconds = time.perf_counter() - started
-        step, done = (epoch + 1) * self.steps, history.current
+        ended = [
+            (member, part, self._line(epoch, member.history.current, *found))
+            for member, part, found in zip(
+                self.members, self.engine.parts(state), losses, strict=True
+            )
+            if member.epochs_done == epoch
+        ]
+        for member, part, line in ended:
+            member.finish(line, part)
+        self.progress.epoch([member.history.line(epoch + 1) for member in self.members])
+        return state
+
+    def _line(self, epoch: int, done: EpochSoFar, estimate: float, full: float) -> EpochMetrics:
+        step = (epoch + 1) * self.steps
         if not np.isfinite([estimate, full]).all():
             raise DivergedError(f"the validation loss is {full} after step {step}, {_ADVICE}")
-        metrics = EpochMetrics(
+        return EpochMetrics(
             epoch=epoch + 1,
             step=step,
             learning_rate=self.rate,
@@ -201,54 +230,69 @@ class _Loop:
             train_seconds=round(done.seconds, 3),
             eval_seconds=round(self.eval_seconds, 3),
         )
-        return Training(state, history.finish(metrics)), metrics
 
-    def _train(self, training: Training, epoch: int) -> Training:
+    def _train(self, state: TrainState, epoch: int) -> TrainState:
         """Runs the rest of an epoch's steps, reading each call's metrics while the next runs."""
-        key = jax.random.fold_in(self.keys.batches, epoch)
-        rows = np.asarray(self.split.train.epoch_rows(key, self.steps))
+        rows = self._rows(epoch)
         offset = epoch * self.steps
-        step, end = offset + training.history.current.steps, offset + self.steps
+        at = np.array([member.steps_done for member in self.members])
+        step, end = int(at.min()), offset + self.steps
         pending = None
         self.pace.start()
         while step < end:
-            due = self.saver.policy.steps_until_due(step)
+            due = self.options.saving.steps_until_due(step)
             wanted = self.pace.steps(min(end - step, due or end))
             count, stop = cluster.agree(wanted, self.stop.number)
             if stop is not None:
-                self.saver.save(step, self._read(pending, training))
+                self._read(pending, state)
+                self._save(state)
                 raise StoppedError(stop, step)
-            data, batches, first, count = self.train_data.stage(rows, step - offset, count)
-            state, history = self.trainer.run_steps(
-                training.state,
-                self.place.replicate(data),
-                self.place.share(batches),
-                offset + first,
-                step + count,
-                self.dropout_key,
-            )
-            training = self._read(pending, training._replace(state=state))
-            pending, step = _Call(step, count, rows, history), step + count
+            state, history, count = self.engine.run_steps(state, rows, offset, step, count)
+            self._read(pending, state)
+            pending, step = _Call(at, np.maximum(at, step + count), rows, history), step + count
+            at = pending.end
             if count == due and step < end:
-                training, pending = self._read(pending, training), None
-                self.saver.save(step, training)
-        return self._read(pending, training)
+                self._read(pending, state)
+                pending = None
+                self._save(state)
+        self._read(pending, state)
+        return state
 
-    def _read(self, call: "_Call | None", training: Training) -> Training:
+    def _rows(self, epoch: int) -> Int[np.ndarray, "R S B"]:
+        """Draws the rows of an epoch's batches."""
+        rows = []
+        for member in self.members:
+            key = jax.random.fold_in(member.keys.batches, epoch)
+            rows.append(member.split.train.epoch_rows(key, self.steps))
+        return np.stack(rows)
+
+    def _save(self, state: TrainState) -> None:
+        for member, part in zip(self.members, self.engine.parts(state), strict=True):
+            member.save(part)
+
+    def _read(self, call: "_Call | None", state: TrainState) -> None:
         """Waits for a call's metrics, checks them, tells about them and adds them up."""
         if call is None:
-            return training
-        loss, norm = (values[: call.steps] for values in jax.device_get(call.history))
-        broken = np.flatnonzero(~(np.isfinite(loss) & np.isfinite(norm)))
-        if broken.size:
-            raise self._diverged(call, int(broken[0]), training.state)
-        seconds = self.pace.observe(call.steps)
-        current = training.history.current.add(loss, norm, seconds)
+            return
+        told = self.engine.parts(call.history)
+        counts = call.end - call.begin
+        cut = [
+            tuple(np.asarray(values)[:count] for values in each)
+            for each, count in zip(told, counts, strict=True)
+        ]
+        for index, (loss, norm) in enumerate(cut):
+            broken = np.flatnonzero(~(np.isfinite(loss) & np.isfinite(norm)))
+            if broken.size:
+                raise self._diverged(call, index, int(broken[0]), state)
+        seconds = self.pace.observe(int(counts.max()))
+        for member, (loss, norm) in zip(self.members, cut, strict=True):
+            current = member.history.current.add(loss, norm, seconds if loss.size else 0.0)
+            member.history = replace(member.history, current=current)
         if self.pace.known:
-            self._tell(call.first + call.steps, float(loss[-1]))
-        return Training(training.state, replace(training.history, current=current))
+            newest = tuple(float(loss[-1]) if loss.size else None for loss, _ in cut)
+            self._tell(min(member.steps_done for member in self.members), newest)
 
-    def _tell(self, step: int, loss_nats: float) -> None:
+    def _tell(self, step: int, losses_nats: tuple[float | None, ...]) -> None:
         epochs = self.preset.train.epochs
         epoch, done = divmod(step - 1, self.steps)
         self.progress.steps(
@@ -257,74 +301,59 @@ class _Loop:
                 epochs=epochs,
                 step=done + 1,
                 steps=self.steps,
-                loss_nats=loss_nats,
+                losses_nats=losses_nats,
                 learning_rate=self.rate,
-                chars_per_s=self.step_chars / self.pace.seconds_per_step,
+                chars_per_s=len(self.members) * self.step_chars / self.pace.seconds_per_step,
                 seconds_left=(epochs * self.steps - step) * self.pace.seconds_per_step
                 + (epochs - epoch) * self.eval_seconds,
             )
         )
 
-    def _diverged(self, call: "_Call", index: int, state: TrainState) -> DivergedError:
+    def _diverged(self, call: "_Call", place: int, index: int, state: TrainState) -> DivergedError:
         """Looks into the step that was not done, from the state before it, which is kept."""
-        step = call.first + index
-        batch, keep = self.trainer.step_inputs(
+        member, trainer = self.members[place], self.engine.trainer
+        step = int(call.begin[place]) + index
+        batch, keep = trainer.step_inputs(
             jnp.int32(step),
-            self.split.train,
-            jnp.asarray(call.rows[step % self.steps]),
-            self.keys.dropout,
+            member.split.train,
+            jnp.asarray(call.rows[place, step % self.steps]),
+            member.keys.dropout,
         )
-        params = jax.tree.map(jnp.asarray, cluster.local(state.params))
-        inputs = self.trainer, params, batch, keep
+        params = jax.tree.map(jnp.asarray, cluster.local(self.engine.parts(state)[place].params))
+        inputs = trainer, params, batch, keep
         found = f"at step {step + 1}, {first_offender(*inputs)}"
+        if len(self.members) > 1:
+            found = f"{member.run.folder} {found}"
         if self.options.debug_nans:
             found += f"; {find_operation(*inputs)}"
         return DivergedError(f"{found}, {_ADVICE}")
 
-    def _evaluate(self, params: nnx.State, epoch: int) -> tuple[float, float]:
-        """Returns the notebook's validation estimate and the full pass."""
-        data = self.validation_data
-        drawn = data.estimate_rows(jax.random.fold_in(self.keys.validation, epoch))
-        estimate = self.trainer.evaluate(params, data, drawn, self.place)
-        full = self.trainer.evaluate(params, data, data.cover_rows(), self.place)
-        return estimate.mean_of_batches, full.mean_of_targets
+    def _evaluate(self, state: TrainState, epoch: int) -> list[tuple[float, float]]:
+        """Returns the notebook's validation estimate and the full pass, of every run."""
+        drawn, covering = [], []
+        for member in self.members:
+            key = jax.random.fold_in(member.keys.validation, epoch)
+            drawn.append(member.split.validation.estimate_rows(key))
+            covering.append(member.split.validation.cover_rows())
+        estimates = self.engine.evaluate(state, np.stack(drawn))
+        full = self.engine.evaluate(state, np.stack(covering))
+        return [
+            (estimate.mean_of_batches, every.mean_of_targets)
+            for estimate, every in zip(estimates, full, strict=True)
+        ]
 
 
 class _Call(NamedTuple):
-    """A call to the device whose metrics have not been read yet."""
+    """A call to the device whose metrics have not been read yet.
 
-    first: int
-    steps: int
-    rows: Int[np.ndarray, "S B"]
-    history: StepMetrics
-
-
-class _Pace:
-    """Chooses how many steps a call does, so that it takes about `SECONDS_PER_CALL`.
-
-    The first call's time, which has the compilation in it, says nothing of a step's.
+    Attributes:
+        begin: the step that each run stood at.
+        end: the step that each was to stand at.
+        rows: of the epoch's batches.
+        history: what the steps tell.
     """
 
-    def __init__(self) -> None:
-        self.seconds_per_step = SECONDS_PER_CALL
-        self.known = False
-        self._compiled = False
-        self._last = 0.0
-
-    def start(self) -> None:
-        """Begins to measure anew, after a pause in the steps."""
-        self._last = time.perf_counter()
-
-    def steps(self, remaining: int) -> int:
-        """Returns the steps of the next call."""
-        wanted = round(SECONDS_PER_CALL / self.seconds_per_step)
-        return max(1, min(wanted, remaining, MAX_STEPS_PER_CALL))
-
-    def observe(self, count: int) -> float:
-        """Takes note that `count` more steps are done, and returns the seconds they took."""
-        now = time.perf_counter()
-        seconds, self._last = now - self._last, now
-        if self._compiled:
-            self.seconds_per_step, self.known = seconds / count, True
-        self._compiled = True
-        return seconds
+    begin: Int[np.ndarray, " R"]
+    end: Int[np.ndarray, " R"]
+    rows: Int[np.ndarray, "R S B"]
+    history: StepMetrics

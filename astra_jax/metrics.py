@@ -1,5 +1,7 @@
 """What a training has told: a record for every epoch, and for the one that it is in."""
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -36,6 +38,38 @@ class EpochMetrics(Record):
     chars_per_s: float
     train_seconds: float
     eval_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread(Record):
+    """What values of several runs are, taken together.
+
+    Attributes:
+        mean: of them.
+        std: their standard deviation, the mean being theirs too (n - 1); 0 of a single value.
+        lowest: of them.
+        highest: of them.
+    """
+
+    mean: float
+    std: float
+    lowest: float
+    highest: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """Returns the spread of at least one value."""
+        return cls(
+            mean=statistics.fmean(values),
+            std=statistics.stdev(values) if len(values) > 1 else 0.0,
+            lowest=min(values),
+            highest=max(values),
+        )
+
+    def describe(self) -> str:
+        """Returns mean and standard deviation with four places; the one alone where all agree."""
+        spread = f" ± {self.std:.4f}" if self.highest > self.lowest else ""
+        return f"{self.mean:.4f}{spread}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +119,10 @@ class History:
     def finish(self, epoch: EpochMetrics) -> Self:
         """Returns the history with the current epoch done."""
         return type(self)(epochs=(*self.epochs, epoch))
+
+    def line(self, epoch: int) -> EpochMetrics:
+        """Returns what a finished epoch told; raises `StopIteration` where there is none."""
+        return next(line for line in self.epochs if line.epoch == epoch)
 
     @property
     def best(self) -> EpochMetrics | None:

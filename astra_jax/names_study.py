@@ -166,7 +166,7 @@ def _words_of(split: Split) -> tuple[list[str], list[str]]:
     for data in (split.train, split.validation):
         if not isinstance(data, PaddedWords):
             raise InputError("the names study is one of words")
-        rows = np.asarray(data.inputs)
+        rows = np.asarray(data.inputs)[np.asarray(data.part)]
         parts.append([split.vocabulary.decode(row[row != 0]) for row in rows])
     return parts[0], parts[1]
 

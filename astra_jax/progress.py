@@ -1,5 +1,6 @@
 """What a person sees while a model trains: a live bar on a terminal, plain lines elsewhere."""
 
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
-from astra_jax.metrics import EpochMetrics
+from astra_jax.metrics import EpochMetrics, Spread
 
 LINE_SECONDS = 30.0
 """Shortest time between two plain lines about steps."""
@@ -26,9 +27,9 @@ class Snapshot:
         epochs: how many there are in all.
         step: steps done in this epoch, of `steps`.
         steps: how many an epoch has.
-        loss_nats: of the newest batch.
+        losses_nats: of the newest batch, of every run that is trained; None for one that waits.
         learning_rate: of the newest step.
-        chars_per_s: padded characters trained on, a second, of late.
+        chars_per_s: padded characters trained on, a second, of late, by all runs.
         seconds_left: estimate until the last epoch's end.
     """
 
@@ -36,10 +37,15 @@ class Snapshot:
     epochs: int
     step: int
     steps: int
-    loss_nats: float
+    losses_nats: tuple[float | None, ...]
     learning_rate: float
     chars_per_s: float
     seconds_left: float
+
+    @property
+    def loss_nats(self) -> float:
+        """The mean of the losses."""
+        return statistics.fmean(loss for loss in self.losses_nats if loss is not None)
 
     def describe(self) -> str:
         """Returns the snapshot in one line."""
@@ -51,14 +57,17 @@ class Snapshot:
 
 
 class Progress(Protocol):
-    """What training tells, and to whom it does not care."""
+    """What training tells, and to whom it does not care.
+
+    Of runs that are trained together it tells together.
+    """
 
     def steps(self, snapshot: Snapshot) -> None:
         """Some more steps are done."""
         ...
 
-    def epoch(self, metrics: EpochMetrics) -> None:
-        """An epoch is done, evaluated and on disk."""
+    def epoch(self, lines: Sequence[EpochMetrics]) -> None:
+        """An epoch is done, evaluated and on disk: a line for every run."""
         ...
 
 
@@ -74,10 +83,10 @@ class Several:
         for listener in self._listeners:
             listener.steps(snapshot)
 
-    def epoch(self, metrics: EpochMetrics) -> None:
-        """An epoch is done, evaluated and on disk."""
+    def epoch(self, lines: Sequence[EpochMetrics]) -> None:
+        """An epoch is done, evaluated and on disk: a line for every run."""
         for listener in self._listeners:
-            listener.epoch(metrics)
+            listener.epoch(lines)
 
 
 class ConsoleProgress:
@@ -120,13 +129,16 @@ class ConsoleProgress:
         elif time.monotonic() - self._last_line > LINE_SECONDS:
             self._print(snapshot.describe())
 
-    def epoch(self, metrics: EpochMetrics) -> None:
-        """Writes the epoch's line, above the bar if there is one."""
+    def epoch(self, lines: Sequence[EpochMetrics]) -> None:
+        """Writes the epoch's line, above the bar if there is one; of several runs, their mean."""
+        train, val, estimate = (
+            Spread.of([getattr(line, name) for line in lines]).describe()
+            for name in ("train_loss_nats", "val_loss_nats", "val_estimate_nats")
+        )
+        chars_per_s = sum(line.chars_per_s for line in lines)
         self._print(
-            f"epoch {metrics.epoch:3d}  train {metrics.train_loss_nats:.4f}  "
-            f"val {metrics.val_loss_nats:.4f}  (notebook's estimate "
-            f"{metrics.val_estimate_nats:.4f})  lr {metrics.learning_rate:.2e}  "
-            f"{metrics.chars_per_s:,.0f} chars/s"
+            f"epoch {lines[0].epoch:3d}  train {train}  val {val}  (notebook's estimate "
+            f"{estimate})  lr {lines[0].learning_rate:.2e}  {chars_per_s:,.0f} chars/s"
         )
 
     def _print(self, line: str) -> None:

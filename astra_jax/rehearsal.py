@@ -1,13 +1,13 @@
 """What `--dry-run` tells: all that is known of a training before it begins."""
 
 import dataclasses
-import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import jax
+import numpy as np
 
 from astra_jax.config import Preset, Record
 from astra_jax.corpus import CorpusRecord
@@ -15,6 +15,7 @@ from astra_jax.datasets import Split
 from astra_jax.fitting import FitOptions, steps_in_epoch
 from astra_jax.model import arithmetic
 from astra_jax.progress import duration
+from astra_jax.replicas import at_once
 from astra_jax.sizing import Memory, machine_memory, readable
 from astra_jax.training import MAX_STEPS_PER_CALL, Keys, TrainState
 
@@ -45,20 +46,24 @@ class Timing:
     num_steps: int
 
 
-def rehearse(preset: Preset, corpus: CorpusRecord, split: Split, options: FitOptions) -> str:
+def rehearse(
+    presets: Sequence[Preset], corpus: CorpusRecord, splits: Sequence[Split], options: FitOptions
+) -> str:
     """Returns what would be trained, on what, in which memory and time, a line each.
 
     Does some of the training's own steps to time them, and throws them away.
 
     Args:
-        preset: as `experiments.prepare` returned it, and so the others.
+        presets: of one run or of several that would be trained together, as `experiments.prepare`
+            or `prepare_group` returned them, and so the others.
         corpus: what the text is.
-        split: the text made ready.
-        options: that it would be trained with.
+        splits: the text made ready.
+        options: that they would be trained with.
     """
+    preset, split, num_runs = presets[0], splits[0], len(presets)
     steps = steps_in_epoch(preset, split.train)
-    timing = time_steps(preset, split, options)
-    needed = Memory.of(preset, remat=options.remat)
+    timing = time_steps(presets, splits, options)
+    needed = Memory.of(preset, remat=options.remat).of_runs(num_runs, at_once(num_runs))
     sha256 = (corpus.sha256 or "")[:12]
     lines = {
         "model": f"{preset.model.num_parameters:,} parameters: {_fields(preset.model)}",
@@ -70,41 +75,43 @@ def rehearse(preset: Preset, corpus: CorpusRecord, split: Split, options: FitOpt
         "memory": f"{needed.describe()}; this machine has {readable(machine_memory())}",
         "time": _time(timing, preset.train.epochs, steps, _batches(split)),
     }
-    title = f"{preset.title}, a dry run: nothing is trained, no folder made"
+    together = f" of {num_runs} seeds" if num_runs > 1 else ""
+    title = f"{preset.title}, a dry run{together}: nothing is trained, no folder made"
     return "\n".join([title, *(f"{name:8}{text}" for name, text in lines.items())])
 
 
-def time_steps(preset: Preset, split: Split, options: FitOptions) -> Timing:
+def time_steps(presets: Sequence[Preset], splits: Sequence[Split], options: FitOptions) -> Timing:
     """Times the programs that training runs, on this machine as busy as it is."""
-    trainer, place = options.trainer(preset, steps_in_epoch(preset, split.train))
-    keys = Keys.from_seed(preset.train.seed)
-    train, validation = map(place.replicate, split[:2])
-    dropout_key = place.replicate(keys.dropout)
+    preset, steps = presets[0], steps_in_epoch(presets[0], splits[0].train)
+    keys = [Keys.from_seed(each.train.seed) for each in presets]
+    engine = options.engine(preset, steps, splits, [key.dropout for key in keys])
+
+    def done(state: TrainState) -> int:
+        return int(engine.parts(state.step)[0])
 
     def run(state: TrainState, count: int) -> TrainState:
-        first = int(state.step)
-        data, batches, begin, count = train.stage(rows, first, count)
-        shared = place.replicate(data), place.share(batches)
-        steps = trainer.run_steps(state, *shared, begin, first + count, dropout_key)
-        return jax.block_until_ready(steps)[0]
+        return jax.block_until_ready(engine.run_steps(state, rows, 0, done(state), count).state)
 
     with arithmetic(preset.train.dtype):
         started = time.perf_counter()
-        rows = train.epoch_rows(keys.batches, trainer.steps_per_epoch)
-        state = run(place.replicate(trainer.init(keys.init)), 1)
+        rows = np.stack(
+            [
+                each.train.epoch_rows(key.batches, steps)
+                for each, key in zip(splits, keys, strict=True)
+            ]
+        )
+        state = run(engine.load([engine.trainer.init(key.init) for key in keys]), 1)
         start = time.perf_counter() - started
         state, one = _timed(lambda: run(state, 1))
-        count = round(TIMED_SECONDS / one)
-        count = max(1, min(count, MAX_STEPS_PER_CALL, trainer.steps_per_epoch))
-        before = int(state.step)
+        count = max(1, min(round(TIMED_SECONDS / one), MAX_STEPS_PER_CALL, steps))
+        before = done(state)
         state, several = _timed(lambda: run(state, count))
-        done = max(1, int(state.step) - before)  # Fewer, where even these steps diverge.
-        covered = validation.cover_rows()[:TIMED_BATCHES]
-        evaluate = functools.partial(trainer.evaluate, state.params, validation, covered, place)
-        evaluate()  # Compiles.
-        _, evaluated = _timed(evaluate)
-    batch = evaluated / len(covered)
-    return Timing(start=start, step=several / done, batch=batch, num_steps=done)
+        num_steps = max(1, done(state) - before)  # Fewer, where even these steps diverge.
+        covered = np.stack([each.validation.cover_rows()[:TIMED_BATCHES] for each in splits])
+        engine.evaluate(state, covered)  # Compiles.
+        _, evaluated = _timed(lambda: engine.evaluate(state, covered))
+    batch = evaluated / covered.shape[1]
+    return Timing(start=start, step=several / num_steps, batch=batch, num_steps=num_steps)
 
 
 def _timed(call: Callable[[], Result]) -> tuple[Result, float]:

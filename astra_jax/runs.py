@@ -33,6 +33,8 @@ Parsed = TypeVar("Parsed")
 FORMAT = 1
 CONFIG, VOCABULARY, METRICS = "config.json", "vocabulary.json", "metrics.jsonl"
 SAMPLES, LOSS_FIGURE = "samples.txt", "loss.png"
+GROUP = "group.json"
+"""What a folder has that holds run folders; see `groups`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,7 @@ class Run:
             InputError: the folder cannot be made, or holds something already.
         """
         run = cls(
-            folder=_claim(folder, f"{preset.data.dataset}-{preset.name}"),
+            folder=claim_folder(folder, f"{preset.data.dataset}-{preset.name}"),
             preset=preset,
             vocabulary=vocabulary,
             corpus=corpus,
@@ -102,6 +104,8 @@ class Run:
         Raises:
             InputError: the folder is no run, or one of its files is damaged.
         """
+        if (folder / GROUP).is_file():
+            raise InputError(f"{folder} is a folder of runs: give one of the run folders in it")
         if not (folder / CONFIG).is_file():
             raise InputError(
                 f"{folder} is not a run folder: it has no {CONFIG}; give the folder that "
@@ -216,8 +220,12 @@ class Run:
         write_text(self.folder / METRICS, "".join(f"{line}\n" for line in lines))
 
 
-def _claim(folder: Path | None, stem: str) -> Path:
-    """Makes the folder that is asked for, or the next free numbered one."""
+def claim_folder(folder: Path | None, stem: str) -> Path:
+    """Makes the folder that is asked for, or the next free numbered one.
+
+    Raises:
+        InputError: it cannot be made, or holds something already.
+    """
     numbered = (Path("runs") / f"{stem}-{number}" for number in itertools.count(1))
     for candidate in [folder] if folder else numbered:
         try:
@@ -228,7 +236,7 @@ def _claim(folder: Path | None, stem: str) -> Path:
             raise InputError(f"{folder} is a file; --out needs a folder") from None
         except OSError as error:
             raise InputError(f"cannot make the folder {candidate}: {error.strerror}") from error
-        if (candidate / CONFIG).exists():
+        if any((candidate / name).exists() for name in (CONFIG, GROUP)):
             raise InputError(
                 f"{candidate} already holds a run: go on with it by --resume {candidate}, or "
                 "choose another folder for --out"

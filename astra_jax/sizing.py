@@ -11,6 +11,7 @@ import jax
 from astra_jax.config import Preset
 from astra_jax.errors import InputError
 from astra_jax.gru.inputs import is_small
+from astra_jax.replicas import at_once
 
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -60,6 +61,12 @@ class Memory:
             activations=size * _activations(preset, remat=remat) + _masks(preset),
             batches=4 * data.batch_size * (train.steps_per_epoch or 0),
         )
+
+    def of_runs(self, num_runs: int, at_once: int) -> "Memory":
+        """Returns what several runs need together, of which so many compute at once."""
+        several = {name: num_runs * size for name, size in vars(self).items()}
+        one_by_one = ("gradients", "activations")
+        return Memory(**several | {name: at_once * getattr(self, name) for name in one_by_one})
 
     @property
     def total(self) -> int:
@@ -112,13 +119,19 @@ def machine_memory() -> int:
     return min(limits)
 
 
-def require_memory(preset: Preset, *, remat: bool = False) -> None:
+def require_memory(preset: Preset, *, remat: bool = False, num_runs: int = 1) -> None:
     """Finds out, before anything is allocated, whether a training can fit; see `Memory.of`.
+
+    Args:
+        preset: the training.
+        remat: whether the backward pass computes states anew, a segment at a time.
+        num_runs: how many are trained together.
 
     Raises:
         InputError: it needs more than the machine has.
     """
-    needed, available = Memory.of(preset, remat=remat), machine_memory()
+    one, available = Memory.of(preset, remat=remat), machine_memory()
+    needed = one.of_runs(num_runs, at_once(num_runs))
     if needed.total > available:
         raise InputError(
             f"the training needs {needed.describe()}, this machine has {readable(available)}: take "

@@ -1,6 +1,7 @@
 """TensorBoard's event files, for those who watch their runs there."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -35,8 +36,14 @@ class TensorBoardProgress:
     `require_tensorboard`.
     """
 
-    def __init__(self, run_folder: Path):
-        """Begins a file in the run folder's own folder of events."""
+    def __init__(self, run_folder: Path, place: int = 0):
+        """Begins a file in the run folder's own folder of events.
+
+        Args:
+            run_folder: of the run.
+            place: which it is of those that are trained together.
+        """
+        self._place = place
         # The classes below SummaryWriter: it writes from a thread, whose failure nobody notices
         # before its queue is full and training stands still.
         from tensorboardX.event_file_writer import EventsWriter
@@ -64,10 +71,13 @@ class TensorBoardProgress:
     def steps(self, snapshot: Snapshot) -> None:
         """Writes the newest batch's loss."""
         step = (snapshot.epoch - 1) * snapshot.steps + snapshot.step
-        self._write(step, {"loss_nats/newest_batch": snapshot.loss_nats})
+        loss_nats = snapshot.losses_nats[self._place]
+        if loss_nats is not None:
+            self._write(step, {"loss_nats/newest_batch": loss_nats})
 
-    def epoch(self, metrics: EpochMetrics) -> None:
+    def epoch(self, lines: Sequence[EpochMetrics]) -> None:
         """Writes an epoch's line."""
+        metrics = lines[self._place]
         scalars = {
             "loss_nats/train": metrics.train_loss_nats,
             "loss_nats/validation": metrics.val_loss_nats,

@@ -251,7 +251,7 @@ class Trainer:
         self,
         params: nnx.State,
         data: Dataset,
-        rows: Int[Array, "S B"],
+        rows: Int[Array | np.ndarray, "S B"],
         place: Placement | None = None,
     ) -> Losses:
         """Returns the losses of batches, without dropout, each sequence from zero states.
@@ -267,13 +267,16 @@ class Trainer:
             arrays: tuple[Any, Any] = stage.data, stage.rows
             if place is not None:
                 arrays = place.replicate(stage.data), place.share(stage.rows)
-            losses = jax.device_get(self._evaluate(params, *arrays))
+            losses = jax.device_get(self.losses(params, *arrays))
             parts.append([values[: stage.num_batches] for values in losses])
         sums, counts = (np.concatenate(values) for values in zip(*parts, strict=True))
         return Losses(sums.astype(np.float64), counts)
 
     @functools.partial(jax.jit, static_argnames="self")
-    def _evaluate(self, params, data, rows):
+    def losses(
+        self, params: nnx.State, data: Dataset, rows: Int[Array, "S B"]
+    ) -> tuple[Float[Array, " S"], Int[Array, " S"]]:
+        """Returns what `evaluate` does, of data that lies on the device."""
         model = nnx.merge(self.graph, params)
 
         def one(rows):

@@ -13,11 +13,11 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import NoReturn
 
-WATCHED = "astra_jax.fitting"
+WATCHED = "astra_jax.pace"
 
 
 class _EndAfterFirstStep(importlib.abc.MetaPathFinder):
-    """Waits for the loop over epochs to be imported, in the order that the script has chosen."""
+    """Waits for the clock of the training loop to be imported, as the script has it imported."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -35,8 +35,8 @@ class _EndAfterFirstStep(importlib.abc.MetaPathFinder):
         def exec_module(module: ModuleType) -> None:
             load(module)
             # The first pace that is observed is that of the first call, which does one step.
-            assert callable(module._Pace.observe)
-            module._Pace.observe = _end
+            assert callable(module.Pace.observe)
+            module.Pace.observe = _end
 
         spec.loader.exec_module = exec_module
         return spec

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from astra_jax.fitting import SECONDS_PER_CALL
+from astra_jax.pace import SECONDS_PER_CALL
 from benchmarks.agreement import Agreement, DisagreementError
 from benchmarks.peers import PEERS
 from benchmarks.rounds import Contender, run_rounds

@@ -13,11 +13,12 @@ from benchmarks.growth import growth
 from benchmarks.lineup import Rules
 from benchmarks.memory import memory_of_all
 from benchmarks.peers import EVAL, MEMORY, SAMPLE, TRAIN
+from benchmarks.seeds import seeds_contest
 from benchmarks.setting import Setting
 from benchmarks.start import start_times
 from benchmarks.writing import writing_contest
 
-START, GROWTH = "start", "growth"
+START, GROWTH, SEEDS = "start", "growth", "seeds"
 
 _PACKAGES = ("torch", "onnxruntime")
 
@@ -33,6 +34,7 @@ MEASUREMENTS: Mapping[str, Callable[[Setting, Rules], dict[str, Any]]] = {
     MEMORY: memory_of_all,
     START: start_times,
     GROWTH: growth,
+    SEEDS: seeds_contest,
 }
 """What can be measured, by the name that the command line has for it."""
 

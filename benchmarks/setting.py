@@ -92,7 +92,8 @@ class Setting:
         lengths = rng.integers(1, seq_len + 1, size=(rows, 1))
         targets = np.where(np.arange(seq_len) < lengths, targets, IGNORE).astype(np.int32)
         count = int((targets != IGNORE).sum())
-        return PaddedWords(jnp.asarray(inputs), jnp.asarray(targets), count, config.batch_size)
+        arrays = jnp.asarray(inputs), jnp.asarray(targets), np.arange(rows, dtype=np.int32)
+        return PaddedWords(*arrays, count, config.batch_size)
 
     @functools.cached_property
     def rows(self) -> Int[jax.Array, "S B"]:

@@ -12,7 +12,7 @@ from astra_jax.atomic import write_text
 from astra_jax.errors import InputError
 from benchmarks.figures import draw_growth
 from benchmarks.peers import EVAL, MEMORY, OURS, PEERS, SAMPLE, TRAIN
-from benchmarks.records import GROWTH, START, read_all
+from benchmarks.records import GROWTH, SEEDS, START, read_all
 from benchmarks.rounds import Spread, Summary, summarize
 from benchmarks.writing import many
 
@@ -208,6 +208,24 @@ def _start(record: Mapping[str, Any]) -> list[Table]:
     return [Table(title=title, head=head, rows=rows, notes=_notes(record, summaries))]
 
 
+def _seeds(record: Mapping[str, Any]) -> list[Table]:
+    """Returns the table of runs of several seeds."""
+    summaries, num_runs = summarize(record["seconds"]), record["runs"]
+    rows = tuple(
+        (
+            name,
+            _spread(summary.seconds, 1e3 / num_runs),
+            _spread_only(summary.seconds, 1e3 / num_runs),
+            f"{summary.ratio.median:.2f}",
+            f"{record['characters'] / summary.seconds.median:,.0f}",
+        )
+        for name, summary in summaries.items()
+    )
+    head = ("", "ms a step and run", "quartiles", "× ours", "characters/s")
+    title = f"Runs of {num_runs} seeds, {_shape(record)}"
+    return [Table(title=title, head=head, rows=rows, notes=_notes(record, summaries))]
+
+
 def _growth(record: Mapping[str, Any]) -> list[Table]:
     """Returns the table of how the time of a step grows."""
     rows = tuple(
@@ -238,6 +256,7 @@ _TABLES = {
     MEMORY: _memory,
     START: _start,
     GROWTH: _growth,
+    SEEDS: _seeds,
 }
 _WHAT = {TRAIN: "Training step", EVAL: "Evaluation of a batch"}
 

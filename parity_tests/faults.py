@@ -293,8 +293,8 @@ ADAM = {
 WORDS = {
     "last partial batch dropped": change(
         datasets.PaddedWords.max_steps.fget,
-        "math.ceil(self.inputs.shape[0] / self.batch_size)",
-        "self.inputs.shape[0] // self.batch_size",
+        "math.ceil(self.part.shape[0] / self.batch_size)",
+        "self.part.shape[0] // self.batch_size",
     ),
     "empty rows counted": change(
         datasets.PaddedWords.batch, "(rows != EMPTY)[:, None]", "(rows == rows)[:, None]"

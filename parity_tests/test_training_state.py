@@ -6,7 +6,7 @@ import functools
 import math
 import re
 import runpy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -237,8 +237,8 @@ class Stop:
     def steps(self, snapshot: Snapshot) -> None:
         pass
 
-    def epoch(self, metrics: EpochMetrics) -> None:
-        if metrics.epoch == self.at_epoch:
+    def epoch(self, lines: Sequence[EpochMetrics]) -> None:
+        if lines[0].epoch == self.at_epoch:
             raise KeyboardInterrupt
 
 

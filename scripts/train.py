@@ -5,10 +5,11 @@ Examples:
   python scripts/train.py --model gamma
   python scripts/train.py --model alpha --dataset names
   python scripts/train.py --corpus my.txt --hidden-dim 384 --num-layers 4 --dry-run
+  python scripts/train.py --model beta --seeds 5
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,6 +24,8 @@ from astra_jax.config import Preset
 from astra_jax.datasets import Split
 from astra_jax.errors import InputError, StoppedError
 from astra_jax.fitting import FitOptions, fit
+from astra_jax.groups import Group, fit_group
+from astra_jax.metrics import Spread
 from astra_jax.presets import FIELDS, find_preset, override
 from astra_jax.progress import ConsoleProgress, Progress, Several
 from astra_jax.rehearsal import rehearse
@@ -46,7 +49,9 @@ class Arguments:
     out: Annotated[Path | None, default("runs/…")] = None
     """Folder for config, vocabulary, metrics, checkpoints and samples; must be new or empty."""
     resume: Annotated[Path | None, default("a new run")] = None
-    """Go on with the run in this folder, with its own configuration."""
+    """Go on with the run in this folder, or with the runs, with its own configuration."""
+    seeds: Annotated[int | None, default("one run")] = None
+    """Train so many runs in one program, of successive seeds, each in a run folder of its own."""
     summary: bool = False
     """Print the model's modules, shapes and parameters, and train nothing."""
     checkpoint_every: Annotated[int | None, default("at the end of every epoch")] = None
@@ -161,7 +166,7 @@ def main(arguments: Arguments) -> None:
     if not arguments.no_compile_cache:
         tell(compile_cache.enable())
     if arguments.resume:
-        run, split = _resume(arguments, arguments.resume)
+        training, splits = _resume(arguments, arguments.resume)
     else:
         preset = find_preset(arguments.model or "alpha", arguments.dataset)
         preset = override(preset, **arguments.overrides())
@@ -169,13 +174,30 @@ def main(arguments: Arguments) -> None:
             _print_summary(preset, arguments.corpus)
             return
         if arguments.dry_run:
-            prepared = experiments.prepare(preset, arguments.corpus, remat=options.remat)
-            print(rehearse(*prepared, options))
-            tell(_advice(prepared[0], prepared[2]))
+            _rehearse(preset, arguments, options)
             return
-        run, split = experiments.begin(preset, arguments.corpus, arguments.out, remat=options.remat)
-        tell(_advice(preset, split))
-    _train(run, split, options, quiet, arguments.tensorboard)
+        training, splits = _begin(preset, arguments)
+        tell(_advice(preset, splits[0]))
+    _train(training, splits, options, quiet, arguments.tensorboard)
+
+
+def _begin(preset: Preset, arguments: Arguments) -> tuple[Run | Group, list[Split]]:
+    where, num_seeds = (preset, arguments.corpus, arguments.out), arguments.seeds
+    if num_seeds is not None:
+        return experiments.begin_group(*where, num_seeds, remat=arguments.remat)
+    run, split = experiments.begin(*where, remat=arguments.remat)
+    return run, [split]
+
+
+def _rehearse(preset: Preset, arguments: Arguments, options: FitOptions) -> None:
+    what, remat = (preset, arguments.corpus), options.remat
+    if arguments.seeds is not None:
+        prepared = experiments.prepare_group(*what, arguments.seeds, remat=remat)
+    else:
+        alone, corpus, split = experiments.prepare(*what, remat=remat)
+        prepared = [alone], corpus, [split]
+    print(rehearse(*prepared, options))
+    cli.teller(arguments.quiet)(_advice(prepared[0][0], prepared[2][0]))
 
 
 def _print_summary(preset: Preset, corpus: str | None) -> None:
@@ -189,56 +211,74 @@ def _advice(preset: Preset, split: Split) -> str:
 
 
 @contextlib.contextmanager
-def _progress(run: Run, quiet: bool, tensorboard: bool) -> Iterator[Progress]:
+def _progress(runs: Sequence[Run], quiet: bool, tensorboard: bool) -> Iterator[Progress]:
     with contextlib.ExitStack() as stack:
         listeners: list[Progress] = [stack.enter_context(ConsoleProgress(quiet=quiet))]
         if tensorboard and cluster.is_primary():
-            listeners.append(stack.enter_context(TensorBoardProgress(run.folder)))
+            events = (TensorBoardProgress(run.folder, place) for place, run in enumerate(runs))
+            listeners += map(stack.enter_context, events)
         yield Several(listeners)
 
 
-def _train(run: Run, split: Split, options: FitOptions, quiet: bool, tensorboard: bool) -> None:
+def _train(
+    training: Run | Group,
+    splits: Sequence[Split],
+    options: FitOptions,
+    quiet: bool,
+    tensorboard: bool,
+) -> None:
     tell = cli.teller(quiet)
     if not quiet:
-        print(f"{run.describe()}, into {run.folder}")
-    warning = experiments.BUILTIN_WARNING if run.uses_builtin_text else ""
+        print(f"{training.describe()}, into {training.folder}")
+    warning = experiments.BUILTIN_WARNING if training.uses_builtin_text else ""
     tell(warning)
+    runs = training.runs if isinstance(training, Group) else (training,)
     try:
-        with _progress(run, quiet, tensorboard) as progress:
-            fit(run, split, progress, options)
+        with _progress(runs, quiet, tensorboard) as progress:
+            if isinstance(training, Group):
+                fit_group(training, splits, progress, options)
+            else:
+                fit(training, splits[0], progress, options)
     except (KeyboardInterrupt, StoppedError, OSError):
-        cli.note(f"go on with: python scripts/train.py --resume {run.folder}")
+        cli.note(f"go on with: python scripts/train.py --resume {training.folder}")
         raise
-    write_samples(run)
+    for run in runs:
+        write_samples(run)
     if cluster.is_primary():
-        _finish(run, quiet)
+        _finish(training, runs, quiet)
 
 
-def _finish(run: Run, quiet: bool) -> None:
-    warning = experiments.BUILTIN_WARNING if run.uses_builtin_text else ""
-    metrics = run.metrics()
-    if metrics:
+def _finish(training: Run | Group, runs: Sequence[Run], quiet: bool) -> None:
+    warning = experiments.BUILTIN_WARNING if training.uses_builtin_text else ""
+    last = [metrics[-1].val_loss_nats for run in runs if (metrics := run.metrics())]
+    if last:
         from astra_jax.figures import draw_losses  # Matplotlib would hold up the first step.
 
-        draw_losses(run)
-        loss = f"validation loss {metrics[-1].val_loss_nats:.4f} nats per character"
+        for run in runs:
+            draw_losses(run)
+        loss = f"validation loss {Spread.of(last).describe()} nats per character"
+        loss += f", of {len(runs)} seeds" if len(runs) > 1 else ""
     else:
         loss = "its last epoch had been done before it was imported, so no loss is known"
     if quiet and warning:  # The last line is all that is seen.
         loss += ", of the project's built-in text"
-    print(f"done: {loss}, all in {run.folder}")
+    print(f"done: {loss}, all in {training.folder}")
     cli.teller(quiet)(warning)
 
 
-def _resume(arguments: Arguments, folder: Path) -> tuple[Run, Split]:
-    """Opens a run; fields of its preset may be given again, as long as they say the same."""
-    for name in ("model", "dataset", "out", "summary", "dry_run"):
+def _resume(arguments: Arguments, folder: Path) -> tuple[Run | Group, list[Split]]:
+    """Opens a run, or several; fields of their preset may be given again, if they say the same."""
+    for name in ("model", "dataset", "out", "seeds", "summary", "dry_run"):
         if getattr(arguments, name):
             flag = "--" + name.replace("_", "-")
             raise InputError(
                 f"--resume takes everything from the run's own config.json: leave out {flag}"
             )
-    return experiments.resume(folder, arguments.corpus, arguments.overrides())
+    where = folder, arguments.corpus, arguments.overrides()
+    if Group.is_at(folder):
+        return experiments.resume_group(*where)
+    run, split = experiments.resume(*where)
+    return run, [split]
 
 
 if __name__ == "__main__":

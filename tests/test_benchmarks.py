@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from astra_jax.config import ModelConfig
 from astra_jax.presets import PRESETS, override
+from astra_jax.replicas import Replicas
 from astra_torch.data import IGNORE
 from astra_torch.models import GRULayer, build_model
 from benchmarks import (
@@ -31,6 +32,7 @@ from benchmarks import (
     memory,
     records,
     sampling,
+    seeds,
     tables,
     torch_peers,
     writing,
@@ -239,6 +241,24 @@ def test_growth_finds_the_exponent_of_a_power_law(setting: Setting):
     found = record["sweeps"]["T"]
     np.testing.assert_allclose(found["us_per_char"], [1e6 * taken[0] / 6, 1e6 * taken[1] / 12])
     np.testing.assert_allclose(found["exponent"], math.log2(taken[1] / taken[0]))
+
+
+def test_runs_of_several_seeds_take_turns_in_every_way_and_agree(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    shared = Setting(override(PRESETS["names", "alpha"], **TINY), devices="all", threads=1)
+    record = seeds.seeds_contest(shared, rules(OURS), num_runs=2)
+    assert list(record["seconds"])[:2] == [OURS, seeds.ALONE]
+    assert len(record["seconds"]) == 5
+    assert record["agreement"][OURS]["loss"] == 0 <= record["agreement"][seeds.ALONE]["loss"] < 1e-6
+    (table,) = tables.tables_of(record | {"what": "seeds", **described(shared)})
+    ours = summarize(record["seconds"])[OURS].seconds.median
+    assert table.rows[0][1] == f"{1000 * ours / 2:.4g}"
+    assert table.rows[0][-1] == f"{2 * 24 / ours:,.0f}"
+    apart = Replicas._apart
+    monkeypatch.setattr(Replicas, "_apart", lambda self, rows: apart(self, np.asarray(rows)[::-1]))
+    with pytest.raises(DisagreementError):
+        seeds.seeds_contest(shared, rules(OURS), num_runs=2)
 
 
 def test_the_peak_is_that_of_what_runs_between():

@@ -74,7 +74,7 @@ def test_a_run_goes_on_on_another_number_of_devices(begin: Begin, train: Train):
     one = train(PRESET, "one")
     run, split = begin(PRESET, "parts")
     stop = Silent()
-    stop.epoch = lambda metrics: signal.raise_signal(signal.SIGTERM)
+    stop.epoch = lambda lines: signal.raise_signal(signal.SIGTERM)
     with pytest.raises(fitting.StoppedError):
         fitting.fit(run, split, stop, FitOptions(devices="all"))
     fitting.fit(*experiments.resume(run.folder), Silent(), FitOptions(devices=1))

@@ -151,7 +151,7 @@ def test_an_epoch_of_words_has_each_once_and_keeps_the_partial_batch(
     num: int, batch_size: int
 ) -> None:
     ids = jnp.arange(num, dtype=jnp.int32)[:, None] + 2
-    data = PaddedWords(ids, ids + 100, num, batch_size)
+    data = PaddedWords(ids, ids + 100, np.arange(num), num, batch_size)
     steps = -(-num // batch_size)
     assert data.max_steps == steps
     rows = np.asarray(data.epoch_rows(KEY, steps))
@@ -168,7 +168,7 @@ def test_an_epoch_of_words_has_each_once_and_keeps_the_partial_batch(
 
 def test_words_are_shuffled_anew_by_another_key() -> None:
     ids = jnp.zeros((50, 1), jnp.int32)
-    data = PaddedWords(ids, ids, 50, 8)
+    data = PaddedWords(ids, ids, np.arange(50), 50, 8)
     rows = data.epoch_rows(KEY, 7)
     assert np.array_equal(rows, data.epoch_rows(KEY, 7))
     assert not np.array_equal(rows, data.epoch_rows(jax.random.key(1), 7))

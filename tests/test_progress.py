@@ -14,7 +14,7 @@ SNAPSHOT = Snapshot(
     epochs=20,
     step=17,
     steps=400,
-    loss_nats=1.23456,
+    losses_nats=(1.23456,),
     learning_rate=9.9e-4,
     chars_per_s=123456.7,
     seconds_left=3725.0,
@@ -48,7 +48,7 @@ def test_progress_writes_plain_lines_where_there_is_no_terminal(
     monkeypatch.setenv("COLUMNS", "20")  # A line in a log is not broken to fit a screen.
     with ConsoleProgress() as shown:
         shown.steps(SNAPSHOT)  # Too soon after the start for a line.
-        shown.epoch(METRICS)
+        shown.epoch([METRICS])
         monkeypatch.setattr(progress, "LINE_SECONDS", -1.0)
         shown.steps(SNAPSHOT)
     assert capsys.readouterr() == (f"{EPOCH_LINE}\n{LINE}\n", "")
@@ -59,7 +59,7 @@ def test_progress_is_live_on_a_terminal_and_keeps_the_lines_of_epochs() -> None:
     console = Console(file=screen, force_terminal=True, width=150, color_system=None)
     with ConsoleProgress(console) as shown:
         shown.steps(SNAPSHOT)
-        shown.epoch(METRICS)
+        shown.epoch([METRICS])
     assert LINE in screen.getvalue()
     assert f"{EPOCH_LINE}\n" in screen.getvalue()
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from astra_jax import experiments, fitting
+from astra_jax import experiments, fitting, pace
 from astra_jax.config import Preset
 from astra_jax.errors import DivergedError, InputError, StoppedError, StorageError
 from astra_jax.fitting import FitOptions
@@ -41,7 +41,7 @@ class Signal(Silent):
 
 @pytest.fixture(autouse=True)
 def _short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting._Pace, "steps", lambda self, remaining: min(2, remaining))
+    monkeypatch.setattr(pace.Pace, "steps", lambda self, remaining: min(2, remaining))
 
 
 def every(steps: int, keep: int = 2) -> FitOptions:
@@ -111,7 +111,7 @@ def test_a_run_that_dies_without_a_word_goes_on_from_its_newest_checkpoint(
 
 def test_the_best_checkpoint_is_kept_apart(begin: Begin, monkeypatch: pytest.MonkeyPatch):
     losses = iter([3.0, 1.0, 2.0, 1.5])
-    monkeypatch.setattr(fitting._Loop, "_evaluate", lambda *_: (0.0, next(losses)))
+    monkeypatch.setattr(fitting._Loop, "_evaluate", lambda *_: [(0.0, next(losses))])
     run, split = begin(override(TEXT, epochs=4))
     fitting.fit(run, split, Silent(), every(5, keep=1))
     kept = {

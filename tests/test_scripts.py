@@ -407,7 +407,7 @@ def test_bash_completes_flags(script: str, tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    expected = {"train.py": {"--seed", "--seq-len"}, "convert.py": set()}
+    expected = {"train.py": {"--seed", "--seeds", "--seq-len"}, "convert.py": set()}
     assert (set(done.stdout.split()), done.stderr) == (expected.get(script, {"--seed"}), "")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tensorboardX.proto import event_pb2
 
-from astra_jax import experiments, fitting
+from astra_jax import experiments, fitting, pace
 from astra_jax.charts import bits
 from astra_jax.progress import Several, Snapshot
 from astra_jax.runs import Run
@@ -44,7 +44,7 @@ def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:
 
 @pytest.fixture
 def _short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting._Pace, "steps", lambda self, remaining: min(2, remaining))
+    monkeypatch.setattr(pace.Pace, "steps", lambda self, remaining: min(2, remaining))
 
 
 class PowerCut(Silent):

@@ -1,7 +1,7 @@
 """Tiny trainings that several tests look at."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -30,8 +30,8 @@ class Silent:
     def steps(self, snapshot: Snapshot) -> None:
         self.seen.append(snapshot)
 
-    def epoch(self, metrics: EpochMetrics) -> None:
-        self.seen.append(metrics)
+    def epoch(self, lines: Sequence[EpochMetrics]) -> None:
+        self.seen.extend(lines)
 
 
 def without_times(metrics: list[EpochMetrics]) -> list[EpochMetrics]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from astra_jax.config import Preset
-from astra_jax.datasets import EMPTY, PaddedWords, Split, TextWindows
+from astra_jax.datasets import EMPTY, Dataset, PaddedWords, Split, TextWindows
 from astra_jax.dropout import draw_keep
 from astra_jax.fitting import steps_in_epoch
 from astra_jax.losses import IGNORE
@@ -171,7 +171,7 @@ class _Draws:
     def of_torch(self, step: int) -> StepInputs:
         epoch, index = divmod(step, self.twin_steps)
         rows = self._rows(epoch, self.twin_steps)
-        batch = self.twin.batch(rows[rows != EMPTY], index)
+        batch = self.twin.batch(_own_rows(self.data, rows[rows != EMPTY]), index)
         inputs, targets = (tensor.numpy() for tensor in batch)
         keep = self._keep(step, rows.shape[1], inputs.shape[1])
         if keep is not None:  # Torch's last batch is smaller where JAX's has empty rows.
@@ -189,11 +189,20 @@ class _Draws:
         return draw_keep(key, self.model, batch_size, seq_len)
 
 
+def _own_rows(data: Dataset, rows: np.ndarray) -> np.ndarray:
+    """Returns where rows stand in what PyTorch has: of a list of words, the training part."""
+    if not isinstance(data, PaddedWords):
+        return rows
+    places = np.full(len(data.inputs), EMPTY)
+    places[np.asarray(data.part)] = np.arange(len(data.part))
+    return places[rows]
+
+
 def _twin(preset: Preset, split: Split) -> tuple[TextBatches | WordBatches, int]:
     """Returns PyTorch's own batches of the same text, and how many an epoch has."""
     vocabulary, data = split.vocabulary, split.train
     if isinstance(data, PaddedWords):
-        rows = np.asarray(data.inputs)
+        rows = np.asarray(data.inputs)[np.asarray(data.part)]
         words = [vocabulary.decode(row[row != 0]) for row in rows]
         twin = WordBatches(words, vocabulary.tokens, preset.data)
         return twin, preset.train.steps_per_epoch or twin.num_batches

@@ -1,0 +1,62 @@
+"""A run while it is trained: its data, its random streams, and how far it is."""
+
+import jax
+
+from astra_jax.datasets import Split
+from astra_jax.errors import InputError
+from astra_jax.metrics import EpochMetrics, History
+from astra_jax.runs import Run
+from astra_jax.saving import Saver, Training
+from astra_jax.training import Keys, Trainer, TrainState
+
+
+class Member:
+    """One of the runs that are trained, and how far it is."""
+
+    def __init__(self, run: Run, split: Split, saver: Saver, steps_per_epoch: int):
+        """Takes what belongs to it, and the length of an epoch."""
+        self.run, self.split, self.saver, self.steps = run, split, saver, steps_per_epoch
+        self.keys = Keys.from_seed(run.preset.train.seed)
+        self.history = History()
+
+    @property
+    def epochs_done(self) -> int:
+        """The epochs behind it, those done elsewhere included."""
+        return self.run.imported_step // self.steps + len(self.history.epochs)
+
+    @property
+    def steps_done(self) -> int:
+        """The steps behind it whose metrics have been read."""
+        return self.epochs_done * self.steps + self.history.current.steps
+
+    def restore(self, trainer: Trainer) -> TrainState:
+        """Returns its state by its newest checkpoint, or that of a new model.
+
+        Raises:
+            InputError: the checkpoint is damaged, not of the run as it is now, or does not fit
+                its epochs.
+        """
+        training = self.saver.restore(jax.eval_shape(trainer.init, self.keys.init))
+        state, self.history = training or (trainer.init(self.keys.init), History())
+        if rest := self.run.imported_step % self.steps:
+            raise InputError(
+                f"{self.run.folder} was imported at step {self.run.imported_step}, {rest} of "
+                f"{self.steps} steps into epoch {self.epochs_done + 1}: import a checkpoint that "
+                "was written at the end of an epoch"
+            )
+        if int(state.step) != self.steps_done:
+            raise InputError(
+                f"{self.run.folder} stands at step {int(state.step)}, and its epochs of "
+                f"{self.steps} steps say {self.steps_done}: the corpus or the checkpoint is not "
+                "its own"
+            )
+        return state
+
+    def save(self, state: TrainState) -> None:
+        """Saves where it stands inside an epoch."""
+        self.saver.save(self.steps_done, Training(state, self.history))
+
+    def finish(self, epoch: EpochMetrics, state: TrainState) -> None:
+        """Saves the end of an epoch."""
+        self.history = self.history.finish(epoch)
+        self.saver.finish(epoch, Training(state, self.history))
