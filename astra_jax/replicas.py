@@ -35,7 +35,7 @@ def all_at_once(call: Callable[[Any], Any], runs: Any) -> Any:
 
 
 CHOICES: dict[str, Axis] = {
-    "cpu": one_by_one,  # Batched products are slower than as many single ones: MEASURED.
+    "cpu": one_by_one,  # Small batched products are slow there: results/benchmarks/README.md.
     "gpu": all_at_once,  # Not measured.
     "tpu": all_at_once,  # Not measured.
 }

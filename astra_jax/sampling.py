@@ -10,8 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Key
 
+from astra_jax.cluster import Placement
 from astra_jax.errors import InputError
 from astra_jax.model import GRULanguageModel
 from astra_jax.vocabulary import Vocabulary
@@ -103,7 +106,7 @@ class Cursor(NamedTuple):
     state: Float[Array, "L N H"]
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "strategy", "stateful"))
+@functools.partial(jax.jit, static_argnames=("graph", "strategy", "stateful", "mesh"))
 def write_chunk(
     graph: nnx.GraphDef[GRULanguageModel],
     params: nnx.State,
@@ -112,6 +115,7 @@ def write_chunk(
     uniforms: Float[Array | np.ndarray, "C N"],
     strategy: Strategy,
     stateful: bool,
+    mesh: Mesh | None = None,
 ) -> tuple[Cursor, Int[Array, "C N"]]:
     """Takes N texts C characters further, on the device.
 
@@ -124,19 +128,34 @@ def write_chunk(
         strategy: how a character is picked.
         stateful: whether the state is carried on. If not, every character is read from a zero
             state.
+        mesh: devices that share the texts, along the axis `data`; None is one device.
 
     Returns:
         Where the texts stand now, and the ids that were read.
     """
-    read = nnx.merge(graph, params).reader()
 
-    def step(cursor, now):
-        given, uniforms = now
-        ids = jnp.where(given == DRAWN, strategy.pick(cursor.logits, uniforms), given)
-        logits, last = read(ids, cursor.state)
-        return Cursor(logits, last if stateful else cursor.state), ids
+    def write(params, cursor, given, uniforms):
+        read = nnx.merge(graph, params).reader()
 
-    return lax.scan(step, cursor, (jnp.asarray(given), jnp.asarray(uniforms)))
+        def step(cursor, now):
+            given, uniforms = now
+            ids = jnp.where(given == DRAWN, strategy.pick(cursor.logits, uniforms), given)
+            logits, last = read(ids, cursor.state)
+            return Cursor(logits, last if stateful else cursor.state), ids
+
+        return lax.scan(step, cursor, (given, uniforms))
+
+    if mesh is not None:  # No text waits for another.
+        texts = P(None, "data")
+        at = Cursor(logits=P("data"), state=texts)
+        write = jax.shard_map(
+            write,
+            mesh=mesh,
+            in_specs=(P(), at, texts, texts),
+            out_specs=(at, texts),
+            check_vma=False,
+        )
+    return write(params, cursor, jnp.asarray(given), jnp.asarray(uniforms))
 
 
 def stream_ids(
@@ -173,11 +192,14 @@ def stream_ids(
     drawn = np.concatenate([np.zeros(read.shape, drawn.dtype), drawn])
     # Short texts do not pay for a whole chunk; powers of two, so that programs are few.
     chunk = min(chunk, 1 << (len(given) - 1).bit_length())
-    cursor, ahead = _first_cursor(nnx.merge(graph, params), len(prompt)), None
+    model = nnx.merge(graph, params)
+    cursor, ahead = _first_cursor(model, len(prompt)), None
+    place = Placement.of_texts(model.config.hidden_dim, len(prompt))
+    params, mesh = place.replicate(params), place.mesh_of_several
     try:
         for first in range(0, len(given), chunk):
             parts = (_fill_up(array[first : first + chunk], chunk) for array in (given, drawn))
-            cursor, ids = write_chunk(graph, params, cursor, *parts, strategy, stateful)
+            cursor, ids = write_chunk(graph, params, cursor, *parts, strategy, stateful, mesh)
             if ahead is not None:
                 yield ahead.read()
             ahead = _Ahead(ids, max(len(read) - first, 0), len(given) - first)

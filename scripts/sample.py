@@ -16,7 +16,7 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
-from astra_jax import cli, compile_cache
+from astra_jax import cli, cluster, compile_cache
 from astra_jax.cli import default
 from astra_jax.errors import InputError
 from astra_jax.model import arithmetic
@@ -68,6 +68,7 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Loads the model and prints the texts, a word a line, running text between separators."""
+    cluster.split_cpu()
     strategy = _strategy(arguments)
     tell = cli.teller(arguments.quiet)
     if not arguments.no_compile_cache:

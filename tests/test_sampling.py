@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from astra_jax import cluster
 from astra_jax.config import ModelConfig
 from astra_jax.errors import InputError
 from astra_jax.model import GRULanguageModel
-from astra_jax.sampling import Greedy, Temperature, TopK, generate, stream
+from astra_jax.sampling import Greedy, Strategy, Temperature, TopK, generate, stream
 from astra_jax.vocabulary import Vocabulary
 
 TEXT = Vocabulary.of_text("abcdefgh \n")
@@ -115,6 +116,21 @@ def test_text_is_the_same_in_chunks_of_any_length(chunk: int, stateful: bool):
         "".join(text) for text in zip(*write(), strict=True)
     ]
     assert max(len(piece[0]) for piece in pieces[1:]) == min(chunk, 45)
+
+
+@pytest.mark.parametrize("strategy", [Greedy(), Temperature(), TopK(5)], ids=repr)
+def test_devices_that_share_texts_write_what_one_writes(
+    strategy: Strategy, monkeypatch: pytest.MonkeyPatch
+):
+    def texts() -> list[str]:
+        key = jax.random.key(3)
+        return generate(model_of(TEXT), TEXT, "ab", strategy, key, num=34, length=20)
+
+    assert cluster.Placement.of_texts(16, 34).mesh.size == 2
+    assert cluster.Placement.of_texts(16, 35).mesh.size == 1
+    shared = texts()
+    monkeypatch.setattr(cluster, "ROWS_OF_A_CORE", 18)
+    assert texts() == shared
 
 
 def test_text_comes_while_the_rest_is_still_to_be_written():
