@@ -147,7 +147,7 @@ def write_chunk(
 
     if mesh is not None:  # No text waits for another.
         texts = P(None, "data")
-        at = Cursor(logits=P("data"), state=texts)
+        at = Cursor._make([P("data"), texts])
         write = jax.shard_map(
             write,
             mesh=mesh,

@@ -24,7 +24,8 @@ from astra_jax.experiments import prepare
 from astra_jax.fitting import FitOptions
 from astra_jax.presets import find_preset
 from astra_jax.training import Keys
-from benchmarks.tables import Table, fill_in
+from benchmarks.page import fill_in
+from benchmarks.tables import Table
 
 RECURRENCE = "recurrence"
 PARTS: Mapping[str, str] = {

@@ -1,6 +1,7 @@
 """What this machine can do, measured in the same rounds: its products, and its memory."""
 
 import functools
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -126,35 +127,56 @@ def _torch_runner(
 
 
 class MemoryFloor:
-    """Reads as many bytes as the weights have, again and again, and does next to nothing else."""
+    """Reads as many bytes as the weights have, again and again, and does next to nothing else.
+
+    It multiplies a vector by a square matrix of that size, over and over inside of one call, as
+    small weights take less time than a call does; the fastest of JAX and PyTorch counts.
+    """
 
     name = MEMORY
 
     def __init__(self, num_bytes: int, setting: Setting):
         """Makes the bytes."""
-        values = np.ones(max(1, num_bytes // 4), np.float32)
-        self._runners = [_torch_reader(values, setting), _jax_reader(values)]
-        self._repeats = 1
+        width = max(1, round(math.sqrt(num_bytes / 4)))
+        values = np.full((width, width), 1 / width, np.float32)
+        self._readers = [_torch_reader(values, setting), _jax_reader(values)]
+        self._times = 1
 
     def warm_up(self, seconds: float) -> None:
-        """Finds the fastest way to read."""
+        """Finds the fastest way to read, and how often a turn does it."""
         del seconds
-        for run in self._runners:
-            run()
-        self._runners = [min(self._runners, key=_seconds_of)]
-        self._repeats = max(1, round(SECONDS_A_SHAPE / _seconds_of(self._runners[0])))
+        fastest, took = 0.0, [0.0]
+        while fastest < SECONDS_A_SHAPE:
+            self._times *= 2
+            took = [_seconds_of(functools.partial(read, self._times)) for read in self._readers]
+            fastest = min(took)
+        self._readers = [self._readers[took.index(fastest)]]
 
     def turn(self) -> float:
         """Reads; returns the seconds that all of the bytes take once."""
-        (run,) = self._runners
-        return clocked(lambda: [run() for _ in range(self._repeats)]) / self._repeats
+        (read,) = self._readers
+        return clocked(lambda: read(self._times)) / self._times
 
 
-def _torch_reader(values: np.ndarray, setting: Setting) -> Callable[[], Any]:
-    tensor = torch.tensor(values).to(setting.torch_device)
-    return lambda: tensor.sum().item()
+def _torch_reader(values: np.ndarray, setting: Setting) -> Callable[[int], Any]:
+    matrix = torch.tensor(values).to(setting.torch_device)
+    start = torch.ones(len(values)).to(matrix)
+
+    def read(times: int) -> float:
+        vector = start
+        for _ in range(times):
+            vector = torch.mv(matrix, vector)
+        return vector[0].item()
+
+    return read
 
 
-def _jax_reader(values: np.ndarray) -> Callable[[], Any]:
-    array, total = jnp.asarray(values), jax.jit(jnp.sum)
-    return lambda: float(total(array))
+def _jax_reader(values: np.ndarray) -> Callable[[int], Any]:
+    matrix, start = jnp.asarray(values), jnp.ones((1, len(values)))
+
+    @jax.jit
+    def read(matrix: jax.Array, times: jax.Array) -> jax.Array:
+        # Each product needs the one before, so that none of them is left out.
+        return lax.fori_loop(0, times, lambda _, vector: vector @ matrix, start)[0, 0]
+
+    return lambda times: float(read(matrix, times))

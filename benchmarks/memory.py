@@ -34,21 +34,27 @@ def memory_of_all(setting: Setting, rules: Rules) -> dict[str, Any]:
             peaks[name] = {
                 one: _in_fresh_process(name, setting, one, rules.limit) for one in PASSES
             }
-        except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
+        except RuntimeError as error:
             if not PEERS[name].optional:
                 raise
-            missing[name] = f"{type(error).__name__}: {error}"[:200]
+            missing[name] = str(error)
     return {"memory": peaks, "memory_missing": missing}
 
 
 def _in_fresh_process(name: str, setting: Setting, one: Pass, limit: float) -> int:
+    """Returns the peak of a pass; raises `RuntimeError` with the last that the process said."""
     wanted = dataclasses.asdict(setting) | {"preset": setting.preset.to_dict()}
     command = [sys.executable, "-m", "benchmarks.memory", name, one, json.dumps(wanted)]
     # Nobody but an optional contender can take so long that it has to be ended.
     timeout = limit if PEERS[name].optional else None
-    done = subprocess.run(
-        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=timeout
-    )
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=timeout
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"not ready after {limit:g} s") from None
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1])
     return int(done.stdout)
 
 

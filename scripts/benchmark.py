@@ -24,9 +24,11 @@ from astra_jax.config import Preset
 from astra_jax.presets import find_preset, override
 from benchmarks import peers, records
 from benchmarks.lineup import LIMIT_SECONDS, Rules
+from benchmarks.page import write_tables
+from benchmarks.peers import MEMORY
 from benchmarks.records import MEASUREMENTS
 from benchmarks.setting import Precision, Setting
-from benchmarks.tables import WIDTH, tables_of, write_tables
+from benchmarks.tables import WIDTH, tables_of
 
 SIZES = ("embedding_dim", "hidden_dim", "num_layers", "batch_size", "seq_len")
 
@@ -96,7 +98,9 @@ def main(arguments: Arguments) -> None:
         return
     cluster.split_cpu()
     setting = Setting(arguments.preset(), arguments.precision, arguments.devices, arguments.threads)
-    wanted = list(MEASUREMENTS) if arguments.what == "all" else [arguments.what]
+    # Training steps come with their memory.
+    every = [what for what in MEASUREMENTS if what != MEMORY]
+    wanted = every if arguments.what == "all" else [arguments.what]
     rules = {what: arguments.rules(what) for what in wanted}
     console, measured = Console(width=max(WIDTH, Console().width)), []
     for what in wanted:

@@ -30,6 +30,7 @@ from benchmarks import (
     contest,
     growth,
     memory,
+    page,
     records,
     sampling,
     seeds,
@@ -286,14 +287,16 @@ def test_tables_are_made_of_records_and_leave_the_text_around_them(
     made = [record | {"what": TRAIN}, grown | {"what": "growth"}]
     records.write(tmp_path / "tiny.json", [one | described(setting) for one in made])
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n", encoding="utf-8")
+    readme.write_text(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n", encoding="utf-8")
     result = call("benchmark.py", "--tables", tmp_path)
     assert result.code == 0, result.err
     text = readme.read_text(encoding="utf-8")
-    assert text.startswith(f"before\n{tables.BEGIN}\n")
-    assert text.endswith(f"{tables.END}\nafter\n")
+    assert text.startswith(f"before\n{page.BEGIN}\n")
+    assert text.endswith(f"{page.END}\nafter\n")
     assert "old" not in text
     ours = summarize(trained["seconds"])[OURS].seconds.median
+    short = next(line for line in text.splitlines() if line.startswith("| [tiny](tiny.json) |"))
+    assert short.startswith(f"| [tiny](tiny.json) | highest | {1000 * ours:.4g} | ")
     row = next(line for line in text.splitlines() if line.startswith("| ours |"))
     for cell in (f"{1000 * ours:.4g}", "1.00", f"{24 / ours:,.0f}", "3", "2"):
         assert f"| {cell} |" in row
