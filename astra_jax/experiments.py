@@ -178,8 +178,34 @@ def _resume(
             f"{first.folder} cannot go on as another run than it began: {'; '.join(others)}; leave "
             "these flags out, or begin a new run"
         )
+    record, splits = find_corpus(runs, corpus_source)
+    # A run made of imported weights has now found the text that it goes on with.
+    return [run if run.corpus.sha256 else run.with_corpus(record) for run in runs], splits
+
+
+def find_corpus(
+    runs: Sequence[Run], corpus_source: str | None = None
+) -> tuple[CorpusRecord, list[Split]]:
+    """Finds the text that runs were begun on; writes nothing.
+
+    Args:
+        runs: at least one; several differ in their seed alone.
+        corpus_source: where it is now, if it is not where it was.
+
+    Returns:
+        What it is, and how each run divides it.
+
+    Raises:
+        InputError: it is not there, or is not what the runs began with.
+    """
+    first = runs[0]
     known, data = first.corpus, first.preset.data
     source = corpus_source or (BUILTIN if known.origin == "built-in" else known.path)
+    if not corpus_source and known.path is not None and not Path(known.path).exists():
+        raise InputError(
+            f"{first.folder} was begun on {known.path}, which is not there: give the text by "
+            "--corpus FILE"
+        )
     corpus = load_corpus(data.dataset, source, data.level)
     for run in runs:
         _require_same_text(run, corpus.record)
@@ -191,8 +217,7 @@ def _resume(
                 f"{corpus.record.name} has other characters than {run.folder} was begun with: "
                 f"{splits[0].vocabulary.describe()}, expected {run.vocabulary.describe()}"
             )
-    # A run made of imported weights has now found the text that it goes on with.
-    return [run if run.corpus.sha256 else run.with_corpus(corpus.record) for run in runs], splits
+    return corpus.record, splits
 
 
 def _require_same_text(run: Run, found: CorpusRecord) -> None:
@@ -210,21 +235,36 @@ def restore_model(run: Run, *, best: bool = False) -> GRULanguageModel:
     Raises:
         InputError: the run has no such checkpoint, or none that can be read.
     """
-    state = restore_state(run, best=best)
+    return merge_model(run, restore_state(run, best=best))
+
+
+def merge_model(run: Run, state: TrainState) -> GRULanguageModel:
+    """Returns the model of a run's training state."""
     with arithmetic(run.preset.train.dtype):
         return nnx.merge(Trainer(run.preset, steps_per_epoch=1).graph, state.params)
 
 
 def restore_state(run: Run, *, best: bool = False) -> TrainState:
     """Returns the training state of a run's checkpoint; raises as `restore_model` does."""
-    folder = run.best if best else run.checkpoints
-    if not folder.is_dir():  # Opening it would make it.
-        raise InputError(f"{folder} holds no checkpoint: train first")
+    return restore_training(run, best=best).state
+
+
+def restore_training(run: Run, *, best: bool = False) -> Training:
+    """Returns where a run's checkpoint stands; raises as `restore_model` does."""
+    folder = require_checkpoint(run, best=best)
     # The update rule's state has the same structure whatever the length of an epoch.
     trainer = Trainer(run.preset, steps_per_epoch=1)
     with arithmetic(run.preset.train.dtype), Checkpoints(folder) as checkpoints:
-        state = read(run, checkpoints, jax.eval_shape(trainer.init, jax.random.key(0))).state
-        return jax.tree.map(jnp.asarray, state)
+        training = read(run, checkpoints, jax.eval_shape(trainer.init, jax.random.key(0)))
+        return training._replace(state=jax.tree.map(jnp.asarray, training.state))
+
+
+def require_checkpoint(run: Run, *, best: bool = False) -> Path:
+    """Returns the folder of a run's newest checkpoints, or of its best; raises `InputError`."""
+    folder = run.best if best else run.checkpoints
+    if not folder.is_dir():  # Opening it would make it.
+        raise InputError(f"{folder} holds no checkpoint: train first")
+    return folder
 
 
 def import_state(run: Run, state: TrainState) -> None:

@@ -18,20 +18,19 @@ from jaxtyping import Float
 
 from astra_jax import experiments
 from astra_jax.atomic import write_text
-from astra_jax.config import DataConfig, Preset
-from astra_jax.datasets import PaddedWords, Split, pad_words
+from astra_jax.config import Preset
+from astra_jax.datasets import PaddedWords, Split
 from astra_jax.environment import describe_environment
 from astra_jax.errors import InputError
+from astra_jax.evaluation import word_losses, words_of
 from astra_jax.figures import draw_first_letters
 from astra_jax.fitting import fit
-from astra_jax.losses import IGNORE
 from astra_jax.model import GRULanguageModel
 from astra_jax.presets import PRESETS, override
 from astra_jax.progress import Progress
 from astra_jax.runs import Run
 from astra_jax.sampling import Temperature, generate
 from astra_jax.training import Keys
-from astra_jax.vocabulary import Vocabulary
 
 SETTINGS: dict[str, dict[str, bool]] = {
     "notebook": dict(start_token=False, dedupe=False),
@@ -138,8 +137,8 @@ def measure(model: GRULanguageModel, preset: Preset, split: Split, words: list[s
     vocabulary, data = split.vocabulary, preset.data
     # A word of seq_len letters has one target more when it is read from its start.
     longer = dataclasses.replace(data, start_token=True, seq_len=data.seq_len + 1)
-    generated_as = _losses(model, validation, vocabulary, longer)
-    trained_as = _losses(model, validation, vocabulary, data)[:, int(data.start_token) :]
+    generated_as = word_losses(model, validation, vocabulary, longer)
+    trained_as = word_losses(model, validation, vocabulary, data)[:, int(data.start_token) :]
     leaked = np.isin(validation, list(set(seen)))
     start = -_log_probabilities(model, jnp.array([[vocabulary.start_id]], jnp.int32))[0, 0]
     corpus = _first_letters(words)
@@ -161,24 +160,11 @@ def measure(model: GRULanguageModel, preset: Preset, split: Split, words: list[s
 
 
 def _words_of(split: Split) -> tuple[list[str], list[str]]:
-    """Returns the words of both parts; id 0 is padding, or the start."""
-    parts = []
-    for data in (split.train, split.validation):
-        if not isinstance(data, PaddedWords):
-            raise InputError("the names study is one of words")
-        rows = np.asarray(data.inputs)[np.asarray(data.part)]
-        parts.append([split.vocabulary.decode(row[row != 0]) for row in rows])
-    return parts[0], parts[1]
-
-
-def _losses(
-    model: GRULanguageModel, words: list[str], vocabulary: Vocabulary, config: DataConfig
-) -> Float[np.ndarray, "N T"]:
-    """Returns the loss of every target in nats, NaN where there is none."""
-    inputs, targets = pad_words(words, vocabulary, config)
-    scores = _log_probabilities(model, jnp.asarray(inputs))
-    losses = -np.take_along_axis(scores, np.maximum(targets, 0)[..., None], -1)[..., 0]
-    return np.where(targets == IGNORE, np.nan, losses)
+    """Returns the words of both parts."""
+    if not isinstance(split.train, PaddedWords):
+        raise InputError("the names study is one of words")
+    train, validation = (words_of(data, split.vocabulary) for data in split[:2])
+    return train, validation
 
 
 @nnx.jit

@@ -1,0 +1,85 @@
+#!/usr/bin/env python
+"""Evaluate trained models on every character of their validation part.
+
+Examples:
+  python scripts/evaluate.py runs/shakespeare-alpha-1
+  python scripts/evaluate.py runs/shakespeare-alpha-seeds-1 runs/names-alpha-1 --json scores.json
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from astra_jax import cli, cluster, compile_cache
+from astra_jax.atomic import require_new_file, write_text
+from astra_jax.cli import default
+from astra_jax.errors import InputError
+from astra_jax.evaluation import NUM_BATCHES
+from astra_jax.experiments import BUILTIN_WARNING
+from astra_jax.scorecards import Scorecard, Subject, score_tables, scores_record
+
+WIDTH = 140
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What to evaluate, and where the numbers go."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Run folders, or folders of runs of several seeds; at least one."""
+    best: bool = False
+    """Take the checkpoint of the lowest validation loss, not the newest."""
+    corpus: Annotated[str | None, default("where it was")] = None
+    """Where the text is now that the runs were trained on."""
+    batches: int = NUM_BATCHES
+    """Single random batches, which tell how much the notebook's estimate scatters."""
+    json: Annotated[Path | None, default("none")] = None
+    """Write all numbers into this new file."""
+
+
+def main(arguments: Arguments) -> None:
+    """Evaluates, prints the table, writes the numbers."""
+    cluster.split_cpu()
+    subjects = _open(arguments)
+    if message := compile_cache.enable():
+        cli.note(message)
+    if any(subject.uses_builtin_text for subject in subjects):
+        cli.note(BUILTIN_WARNING)
+    scored = [(subject, _score(subject, arguments)) for subject in subjects]
+    console = Console(highlight=False, width=WIDTH)
+    for table in score_tables(scored):
+        console.print(table)
+    if arguments.json:
+        text = json.dumps(scores_record(scored), indent=1, ensure_ascii=False) + "\n"
+        write_text(arguments.json, text, overwrite=False)
+        console.print(f"written to {arguments.json}", soft_wrap=True)
+
+
+def _open(arguments: Arguments) -> list[Subject]:
+    """Refuses what could only fail after the work is done."""
+    if not arguments.runs:
+        raise InputError("no run folder is given: name at least one")
+    if arguments.batches < 1:
+        raise InputError(f"--batches must be at least 1, got {arguments.batches}")
+    if arguments.json:
+        require_new_file(arguments.json)
+    return [Subject.open(folder, best=arguments.best) for folder in arguments.runs]
+
+
+def _score(subject: Subject, arguments: Arguments) -> list[Scorecard]:
+    cards = []
+    # Shown on a terminal only.
+    with Console(stderr=True).status(f"evaluating {subject.name} …"):
+        for card in subject.score(
+            arguments.corpus, best=arguments.best, num_batches=arguments.batches
+        ):
+            cards.append(card)
+    return cards
+
+
+if __name__ == "__main__":
+    cli.run(main, Arguments, __doc__)
