@@ -13,7 +13,8 @@ from astra_jax.errors import InputError
 DatasetName = Literal["shakespeare", "names"]
 Level = Literal["char", "byte"]
 OptimizerName = Literal["adamw", "adam"]
-ScheduleName = Literal["cosine", "constant"]
+ScheduleName = Literal["cosine", "cosine-by-step", "constant"]
+DecayName = Literal["all", "matrices"]
 DtypeName = Literal["float32", "float64", "bfloat16"]
 
 
@@ -33,7 +34,8 @@ _LIMITS = dict(
 """The largest sizes that mean anything: a stranger's file may ask for terabytes in a few bytes."""
 
 LATER: dict[str, dict[str, Any]] = {
-    "DataConfig": dict(start_token=False, dedupe=False, level="char"),
+    "DataConfig": dict(start_token=False, dedupe=False, level="char", carry_state=False),
+    "TrainConfig": dict(warmup_steps=0, decay="all"),
 }
 """Fields that came after a record's first files, and what a file without them means."""
 
@@ -155,6 +157,9 @@ class DataConfig(Record):
             both trained on and validated on; in the names study some are.
         level: what a token of running text is: `char`, as in the studies, or `byte`, which any
             file is made of.
+        carry_state: whether a window of running text goes on where the one before it in its place
+            of the batch ended, from the states that were reached there: truncated backpropagation
+            through time. In the studies windows are drawn at random, and begin from zero states.
     """
 
     dataset: DatasetName
@@ -164,6 +169,7 @@ class DataConfig(Record):
     start_token: bool
     dedupe: bool
     level: Level
+    carry_state: bool
 
     def __post_init__(self) -> None:
         Record.__post_init__(self)
@@ -173,6 +179,7 @@ class DataConfig(Record):
             takes = self.dataset == "names" or not getattr(self, field)
             self._require(field, takes, "false for running text: it is for words, --dataset names")
         running = self.dataset != "names"
+        self._require("carry_state", running or not self.carry_state, "false: words are whole")
         self._require("level", running or self.level == "char", "char for words: they have letters")
 
 
@@ -185,8 +192,13 @@ class TrainConfig(Record):
         steps_per_epoch: optimiser steps in an epoch; None takes every batch of the data once.
         optimizer: `adamw` (decoupled decay) or `adam` (no decay).
         learning_rate: of the first epoch.
-        schedule: `cosine` (over epochs, constant inside one, floor 0) or `constant`.
-        weight_decay: decoupled decay of every parameter; 0 for `adam`.
+        schedule: `cosine` (over epochs, constant inside one, floor 0), `cosine-by-step` (the same
+            half wave, falling at every step) or `constant`.
+        warmup_steps: first steps, in which the learning rate rises linearly to what the schedule
+            begins with.
+        weight_decay: decoupled decay; 0 for `adam`.
+        decay: what decays: `all` parameters, as in the studies, or the `matrices` of the products
+            alone, neither biases nor embedding.
         clip: largest global norm of the gradient; None does not clip.
         seed: fixes weights, split, batches, dropout and the validation estimate.
         dtype: type of the arithmetic; `bfloat16` keeps parameters and states in float32.
@@ -197,7 +209,9 @@ class TrainConfig(Record):
     optimizer: OptimizerName
     learning_rate: float
     schedule: ScheduleName
+    warmup_steps: int
     weight_decay: float
+    decay: DecayName
     clip: float | None
     seed: int
     dtype: DtypeName
@@ -207,11 +221,16 @@ class TrainConfig(Record):
         self._require_size("epochs")
         self._require("learning_rate", self.learning_rate >= 0, "at least 0")
         self._require("weight_decay", self.weight_decay >= 0, "at least 0")
+        self._require("warmup_steps", self.warmup_steps >= 0, "at least 0")
         self._require("seed", 0 <= self.seed < 2**32, "at least 0 and below 2**32")
         if self.steps_per_epoch is not None:
             self._require_size("steps_per_epoch")
             steps = f"at most {MAX_STEPS:,} in all epochs"
             self._require("steps_per_epoch", self.epochs * self.steps_per_epoch <= MAX_STEPS, steps)
+        if self.warmup_steps >= self.epochs * (self.steps_per_epoch or MAX_STEPS):
+            raise InputError(
+                f"warmup_steps must be fewer than the training's, got {self.warmup_steps:,}"
+            )
         if self.clip is not None:
             self._require("clip", self.clip > 0, "positive (0 on the command line turns it off)")
         if self.optimizer == "adam" and self.weight_decay:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from astra_jax.config import DataConfig, DatasetName
 from astra_jax.errors import InputError
@@ -34,10 +34,12 @@ class Batch(NamedTuple):
     Attributes:
         inputs: ids of the characters read.
         targets: ids of the characters to predict; `losses.IGNORE` does not count.
+        h_0: the layers' states before the first of them; None is zeros.
     """
 
     inputs: Int[Array, "B T"]
     targets: Int[Array, "B T"]
+    h_0: Float[Array, "L B H"] | None = None
 
 
 class Stage(NamedTuple):
@@ -112,6 +114,7 @@ class _Windows:
 
     seq_len: int
     batch_size: int
+    carry_state: bool
 
     def __len__(self) -> int:
         """Returns the characters of the text."""
@@ -128,13 +131,31 @@ class _Windows:
         return None
 
     def epoch_rows(self, key: Key[Array, ""], num_steps: int) -> Int[Array, "S B"]:
-        """Draws offsets uniformly from [0, n - seq_len - 1), the study's range."""
-        end = len(self) - self.seq_len - 1
-        return jax.random.randint(key, (num_steps, self.batch_size), 0, end, jnp.int32)
+        """Draws where the windows begin.
+
+        Where states are carried, windows of a place of the batch follow one another from a first
+        one on, those of all places lie as far apart as they can, and where they begin is drawn.
+        """
+        if not self.carry_state:
+            return self._random_rows(key, num_steps)
+        end = self._end
+        first = int(jax.random.randint(key, (), 0, end, jnp.int32))
+        places = first + np.arange(self.batch_size) * end // self.batch_size
+        steps = np.arange(num_steps, dtype=np.int64) * self.seq_len
+        return jnp.asarray((places + steps[:, None]) % end, jnp.int32)
 
     def estimate_rows(self, key: Key[Array, ""]) -> Int[Array, "S B"]:
         """Draws one batch, as the notebook does."""
-        return self.epoch_rows(key, 1)
+        return self._random_rows(key, 1)
+
+    @property
+    def _end(self) -> int:
+        """What offsets are below: the study leaves out the last window."""
+        return len(self) - self.seq_len - 1
+
+    def _random_rows(self, key: Key[Array, ""], num_steps: int) -> Int[Array, "S B"]:
+        """Draws offsets uniformly from [0, n - seq_len - 1), the study's range."""
+        return jax.random.randint(key, (num_steps, self.batch_size), 0, self._end, jnp.int32)
 
     def cover_rows(self) -> Int[Array, "S B"]:
         """Returns the offsets of windows side by side; the last one may be cut short."""
@@ -149,6 +170,7 @@ class TextWindows(_Windows):
     tokens: Int[Array, " N"]
     seq_len: int = _static()
     batch_size: int = _static()
+    carry_state: bool = field(default=False, metadata={"static": True})
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -174,6 +196,7 @@ class StoredWindows(_Windows):
     tokens: TokenFile
     seq_len: int
     batch_size: int
+    carry_state: bool = False
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -343,10 +366,10 @@ def _split_running(content: str | bytes | TokenFile, config: DataConfig) -> Spli
 def _windows(
     tokens: Int[np.ndarray, " N"] | TokenFile, start: int, stop: int, config: DataConfig
 ) -> TextWindows | StoredWindows:
-    sizes = config.seq_len, config.batch_size
+    how = config.seq_len, config.batch_size, config.carry_state
     if isinstance(tokens, TokenFile):
-        return StoredWindows(tokens.part(start, stop), *sizes)
-    return TextWindows(jnp.asarray(tokens[start:stop]), *sizes)
+        return StoredWindows(tokens.part(start, stop), *how)
+    return TextWindows(jnp.asarray(tokens[start:stop]), *how)
 
 
 def _split_words(text: str, config: DataConfig, keys: Sequence[Key[Array, ""]]) -> list[Split]:

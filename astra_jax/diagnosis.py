@@ -40,10 +40,10 @@ def _tensors(
 ) -> Iterator[tuple[str, Array]]:
     yield from _named("parameter", params)
     model = nnx.merge(trainer.graph, params)
-    for index, hidden in enumerate(model.hidden_states(batch.inputs, keep=keep)[0]):
+    for index, hidden in enumerate(model.hidden_states(batch.inputs, batch.h_0, keep)[0]):
         yield f"hidden states of layer {index}", hidden
-    yield "logits", model(batch.inputs, keep=keep)[0]
-    loss, grads = trainer.loss_and_gradients(params, batch, keep)
+    yield "logits", model(batch.inputs, batch.h_0, keep)[0]
+    loss, grads, _ = trainer.loss_and_gradients(params, batch, keep)
     yield "loss", loss
     yield from _named("gradient of", grads)
 

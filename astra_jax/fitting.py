@@ -316,14 +316,14 @@ class _Loop:
         """Looks into the step that was not done, from the state before it, which is kept."""
         member, trainer = self.members[place], self.engine.trainer
         step = int(call.begin[place]) + index
+        before = jax.tree.map(jnp.asarray, cluster.local(self.engine.parts(state)[place]))
         batch, keep = trainer.step_inputs(
-            jnp.int32(step),
+            before,
             member.split.train,
             jnp.asarray(call.rows[place, step % self.steps]),
             member.keys.dropout,
         )
-        params = jax.tree.map(jnp.asarray, cluster.local(self.engine.parts(state)[place].params))
-        inputs = trainer, params, batch, keep
+        inputs = trainer, before.params, batch, keep
         found = f"at step {step + 1}, {first_offender(*inputs)}"
         if len(self.members) > 1:
             found = f"{member.run.folder} {found}"

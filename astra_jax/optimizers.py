@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -21,10 +22,12 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> optax.GradientTransformation:
     """Returns clipping, Adam's direction, decay and schedule, in torch's order and arithmetic.
 
-    The decay of AdamW falls on every parameter, biases and embedding too. Adam is AdamW without.
+    In the studies the decay of AdamW falls on every parameter, biases and embedding too. Adam is
+    AdamW without.
     """
     clip = [] if config.clip is None else [clip_by_global_norm(config.clip)]
-    decay = [optax.add_decayed_weights(config.weight_decay)] if config.weight_decay else []
+    which = {"all": None, "matrices": _is_product_matrix}[config.decay]
+    decay = [optax.add_decayed_weights(config.weight_decay, which)] if config.weight_decay else []
     schedule = learning_rate_schedule(config, steps_per_epoch)
     return optax.chain(*clip, scale_by_adam(), *decay, optax.scale_by_learning_rate(schedule))
 
@@ -35,19 +38,39 @@ def learning_rate_schedule(
     """Returns the learning rate as a function of the steps done.
 
     The cosine falls once an epoch, `lr * (1 + cos(pi * e / N)) / 2` after e of N epochs, as
-    torch's `CosineAnnealingLR` does when it is stepped at every epoch's end.
+    torch's `CosineAnnealingLR` does when it is stepped at every epoch's end. By step, e and N are
+    the steps done and all steps, those of the warm-up left out: Loshchilov and Hutter 2017
+    (arXiv:1608.03983), without restarts. In a warm-up of w steps the t-th has t / w of the rate.
     """
+    warmup, num_steps = config.warmup_steps, config.epochs * steps_per_epoch
+
+    def half_wave(done: ArrayLike, of: int) -> Float[Array, ""]:
+        angle = jnp.pi * jnp.asarray(done).astype(jnp.result_type(float)) / of
+        return config.learning_rate * (1 + jnp.cos(angle)) / 2
 
     def constant(step: ArrayLike) -> Float[Array, ""]:
         del step
         return jnp.asarray(config.learning_rate)
 
     def cosine(step: ArrayLike) -> Float[Array, ""]:
-        epoch = jnp.asarray(step) // steps_per_epoch
-        angle = jnp.pi * epoch.astype(jnp.result_type(float)) / config.epochs
-        return config.learning_rate * (1 + jnp.cos(angle)) / 2
+        return half_wave(jnp.asarray(step) // steps_per_epoch, config.epochs)
 
-    return cosine if config.schedule == "cosine" else constant
+    def cosine_by_step(step: ArrayLike) -> Float[Array, ""]:
+        return half_wave(jnp.maximum(jnp.asarray(step) - warmup, 0), max(num_steps - warmup, 1))
+
+    rate = {"constant": constant, "cosine": cosine, "cosine-by-step": cosine_by_step}[
+        config.schedule
+    ]
+    if not warmup:
+        return rate
+    return lambda step: rate(step) * jnp.minimum((jnp.asarray(step) + 1) / warmup, 1)
+
+
+def _is_product_matrix(params: nnx.State) -> nnx.State:
+    """Says of each parameter whether it is a kernel: of the gates, or of the head."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: "kernel" in jax.tree_util.keystr(path), params
+    )
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:

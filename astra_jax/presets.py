@@ -9,15 +9,17 @@ from astra_jax.errors import InputError
 _SHAKESPEARE = {
     **dict(vocab_size=65, dropout=0.1, layer_norm=False),
     **dict(dataset="shakespeare", batch_size=64, seq_len=128, train_fraction=0.9),
-    **dict(start_token=False, dedupe=False, level="char"),
-    **dict(optimizer="adamw", weight_decay=0.01, schedule="cosine", clip=1.0),
+    **dict(start_token=False, dedupe=False, level="char", carry_state=False),
+    **dict(optimizer="adamw", weight_decay=0.01, decay="all", clip=1.0),
+    **dict(schedule="cosine", warmup_steps=0),
     **dict(seed=0, dtype="float32"),
 }
 _NAMES = {
     **dict(vocab_size=28, layer_norm=False),
     **dict(dataset="names", batch_size=64, seq_len=16, train_fraction=0.8),
-    **dict(start_token=False, dedupe=False, level="char"),
-    **dict(optimizer="adam", weight_decay=0.0, schedule="constant", clip=None),
+    **dict(start_token=False, dedupe=False, level="char", carry_state=False),
+    **dict(optimizer="adam", weight_decay=0.0, decay="all", clip=None),
+    **dict(schedule="constant", warmup_steps=0),
     **dict(steps_per_epoch=None, seed=0, dtype="float32"),
 }
 
@@ -72,6 +74,12 @@ PRESETS: dict[tuple[DatasetName, str], Preset] = {
 }
 """The published models by dataset and name."""
 
+NOTEBOOK, TUNED = "notebook", "tuned"
+"""The recipes: that of the studies, and one that reaches a lower loss from as many characters."""
+
+TUNED_FIELDS: dict[tuple[DatasetName, str], dict[str, Any]] = {}
+"""What a tuned recipe has otherwise than the preset; results/study tells how it was found."""
+
 CUSTOM_NAMES: dict[DatasetName, dict[str, str]] = {
     "shakespeare": dict(name="custom", title="Astra-custom", base_name="Astra_custom"),
     "names": dict(name="custom", title="names-custom", base_name="GRU_custom_model"),
@@ -94,16 +102,19 @@ def describe_defaults(field: str) -> str:
     return shakespeare if shakespeare == names else f"{shakespeare}; names: {names}"
 
 
-def find_preset(model: str, dataset: str | None = None) -> Preset:
+def find_preset(model: str, dataset: str | None = None, recipe: str = NOTEBOOK) -> Preset:
     """Returns a published preset.
 
     Args:
         model: alpha, beta or gamma; small, medium and large name the names models.
         dataset: shakespeare or names; None is shakespeare, or names where `model` says so.
+        recipe: notebook or tuned.
 
     Raises:
-        InputError: there is no such model or dataset.
+        InputError: there is no such model, dataset or recipe, or none of that name for the model.
     """
+    if recipe not in (NOTEBOOK, TUNED):
+        raise InputError(f"unknown recipe {recipe!r}: choose one of {NOTEBOOK}, {TUNED}")
     if dataset is None:
         dataset = "names" if model in ALIASES else "shakespeare"
     models = {name: preset for (owner, name), preset in PRESETS.items() if owner == dataset}
@@ -114,7 +125,12 @@ def find_preset(model: str, dataset: str | None = None) -> Preset:
     if preset is None:
         known = [*models, *(ALIASES if dataset == "names" else ())]
         raise InputError(f"unknown model {model!r} for {dataset}: choose one of {', '.join(known)}")
-    return preset
+    if recipe == NOTEBOOK:
+        return preset
+    own = TUNED_FIELDS.get((preset.data.dataset, preset.name))
+    if own is None:
+        raise InputError(f"{preset.title} has no tuned recipe: leave out --recipe tuned")
+    return override(preset, **own)
 
 
 def override(preset: Preset, **fields: Any) -> Preset:

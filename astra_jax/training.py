@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import lax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -21,6 +21,9 @@ from astra_jax.dropout import draw_keep
 from astra_jax.losses import cross_entropy, cross_entropy_sum
 from astra_jax.model import GRULanguageModel
 from astra_jax.optimizers import make_optimizer
+
+_STATES = P(None, "data")
+"""How devices share the layers' states of a batch."""
 
 MAX_STEPS_PER_CALL = 1024
 """Steps that one call of `Trainer.run_steps` can do: the length of its metrics."""
@@ -55,11 +58,27 @@ class TrainState(NamedTuple):
         step: optimiser steps done.
         params: the model's parameters.
         opt_state: moments and counters of the update rule.
+        hidden: the layers' states after the last batch, where the next one goes on from them.
     """
 
     step: Int[Array, ""]
     params: nnx.State
     opt_state: optax.OptState
+    hidden: Float[Array, "L B H"] | None = None
+
+
+class Gradients(NamedTuple):
+    """What a batch's forward and backward pass come to.
+
+    Attributes:
+        loss_nats: mean loss of the batch.
+        grads: its gradient by every parameter, not clipped.
+        h_n: the layers' states after the batch.
+    """
+
+    loss_nats: Float[Array, ""]
+    grads: nnx.State
+    h_n: Float[Array, "L B H"]
 
 
 class StepMetrics(NamedTuple):
@@ -126,7 +145,11 @@ class Trainer:
 
     def state_of(self, params: nnx.State) -> TrainState:
         """Returns the state before the first step, from given parameters."""
-        return TrainState(jnp.zeros((), jnp.int32), params, self.optimizer.init(params))
+        hidden = None
+        if self.preset.data.carry_state:
+            model = nnx.merge(self.graph, params)
+            hidden = model.initial_state(self.preset.data.batch_size)
+        return TrainState(jnp.zeros((), jnp.int32), params, self.optimizer.init(params), hidden)
 
     def _new_model(self, key: Key[Array, ""]) -> GRULanguageModel:
         return GRULanguageModel(
@@ -144,54 +167,72 @@ class Trainer:
         keep: Bool[Array, "L T B H"] | None = None,
     ) -> Float[Array, ""]:
         """Returns the mean loss of a batch in nats; without `keep`, that of evaluation."""
-        logits, _ = nnx.merge(self.graph, params)(batch.inputs, keep=keep)
-        return cross_entropy(logits, batch.targets)
+        return self._loss_and_states(params, batch, keep)[0]
+
+    def _loss_and_states(
+        self, params: nnx.State, batch: Batch, keep: Bool[Array, "L T B H"] | None
+    ) -> tuple[Float[Array, ""], Float[Array, "L B H"]]:
+        logits, h_n = nnx.merge(self.graph, params)(batch.inputs, batch.h_0, keep)
+        return cross_entropy(logits, batch.targets), h_n
 
     def loss_and_gradients(
         self, params: nnx.State, batch: Batch, keep: Bool[Array, "L T B H"] | None
-    ) -> tuple[Float[Array, ""], nnx.State]:
-        """Returns the loss of a batch and the gradient of every parameter, not clipped."""
+    ) -> Gradients:
+        """Returns the loss of a batch and the gradient of every parameter."""
         if self.mesh is None:
-            return jax.value_and_grad(self.loss)(params, batch, keep)
+            forward = jax.value_and_grad(self._loss_and_states, has_aux=True)
+            (loss, h_n), grads = forward(params, batch, keep)
+            return Gradients(loss, grads, h_n)
         # Left to itself, the compiler sums over the devices at every character of the backward
         # pass. So each device goes through its share alone, and there is one sum at the end.
         return jax.shard_map(
             self._summed_shares,
             mesh=self.mesh,
-            in_specs=(P(), P("data"), P(None, None, "data")),
-            out_specs=P(),
+            in_specs=(P(), Batch._make([P("data"), P("data"), _STATES]), P(None, None, "data")),
+            out_specs=Gradients._make([P(), P(), _STATES]),
             check_vma=False,
         )(params, batch, keep)
 
     def _summed_shares(
         self, params: nnx.State, batch: Batch, keep: Bool[Array, "L T B H"] | None
-    ) -> tuple[Float[Array, ""], nnx.State]:
-        def share(params: nnx.State) -> Float[Array, ""]:
-            logits, _ = nnx.merge(self.graph, params)(batch.inputs, keep=keep)
+    ) -> Gradients:
+        def share(params: nnx.State) -> tuple[Float[Array, ""], Float[Array, "L B H"]]:
+            logits, h_n = nnx.merge(self.graph, params)(batch.inputs, batch.h_0, keep)
             total, count = cross_entropy_sum(logits, batch.targets)
-            return total / lax.psum(count, "data").astype(total.dtype)
+            return total / lax.psum(count, "data").astype(total.dtype), h_n
 
-        return lax.psum(jax.value_and_grad(share)(params), "data")
+        (loss, h_n), grads = jax.value_and_grad(share, has_aux=True)(params)
+        loss, grads = lax.psum((loss, grads), "data")
+        return Gradients(loss, grads, h_n)
 
     def apply_gradients(self, state: TrainState, grads: nnx.State) -> TrainState:
-        """Clips, and takes the update rule's step."""
+        """Clips, and takes the update rule's step; carried states stay what they are."""
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         params = cast(nnx.State, optax.apply_updates(state.params, updates))
-        return TrainState(state.step + 1, params, opt_state)
+        return TrainState(state.step + 1, params, opt_state, state.hidden)
 
     def update(
         self, state: TrainState, batch: Batch, keep: Bool[Array, "L T B H"] | None
     ) -> tuple[TrainState, StepMetrics]:
         """Does one step with the given dropout survivors."""
-        loss, grads = self.loss_and_gradients(state.params, batch, keep)
-        return self.apply_gradients(state, grads), StepMetrics(loss, optax.tree.norm(grads))
+        loss, grads, h_n = self.loss_and_gradients(state.params, batch, keep)
+        after = self.apply_gradients(state, grads)
+        if self.preset.data.carry_state:
+            after = after._replace(hidden=h_n)
+        return after, StepMetrics(loss, optax.tree.norm(grads))
 
     def step_inputs(
-        self, step: Int[Array, ""], data: Dataset, row: Int[Array, " B"], key: Key[Array, ""]
+        self, state: TrainState, data: Dataset, row: Int[Array, " B"], key: Key[Array, ""]
     ) -> tuple[Batch, Bool[Array, "L T B H"] | None]:
-        """Returns the batch of a step, and what survives dropout: both follow from its number."""
+        """Returns the batch of a state's next step, and what survives dropout in it.
+
+        Carried states end with an epoch: the next one's windows begin elsewhere.
+        """
         batch = data.batch(row)
-        key = jax.random.fold_in(key, step)
+        if state.hidden is not None:
+            goes_on = state.step % self.steps_per_epoch != 0
+            batch = batch._replace(h_0=jnp.where(goes_on, state.hidden, 0))
+        key = jax.random.fold_in(key, state.step)
         return batch, draw_keep(key, self.preset.model, *batch.inputs.shape)
 
     @functools.partial(jax.jit, static_argnames="self", donate_argnames="state")
@@ -230,7 +271,7 @@ class Trainer:
 
         def body(carry):
             before, history, _ = carry
-            inputs = self.step_inputs(before.step, data, rows[before.step - offset], key)
+            inputs = self.step_inputs(before, data, rows[before.step - offset], key)
             after, metrics = self.update(before, *inputs)
             finite = jnp.isfinite(metrics.loss_nats) & jnp.isfinite(metrics.grad_norm)
             index = before.step - begin
@@ -245,7 +286,14 @@ class Trainer:
         history = StepMetrics(*jnp.zeros((2, MAX_STEPS_PER_CALL), dtype))
         carry = state, history, jnp.array(True)
         state, history, _ = lax.while_loop(unfinished, body, carry)
-        return state, history
+        return self._replicated(state), history
+
+    def _replicated(self, state: TrainState) -> TrainState:
+        """Gives every device the states that each has reached in its share of the batch."""
+        if self.mesh is None or state.hidden is None:
+            return state
+        everywhere = NamedSharding(self.mesh, P())
+        return state._replace(hidden=lax.with_sharding_constraint(state.hidden, everywhere))
 
     def evaluate(
         self,

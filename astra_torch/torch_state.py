@@ -12,7 +12,7 @@ from astra_jax.errors import InputError
 from astra_jax.optimizers import BETA_1, BETA_2, EPSILON
 from astra_torch.files import WeightFile, to_numpy
 from astra_torch.models import build_model
-from astra_torch.training import ReferenceTrainer
+from astra_torch.training import ReferenceTrainer, require_studies_rule
 from astra_torch.training_state import OptimizerState
 from astra_torch.weights import Arrays, Layout, entries
 
@@ -31,9 +31,11 @@ def to_trainer(arrays: Arrays, optimizer: OptimizerState, preset: Preset) -> Ref
     """Returns PyTorch's training at the same point, in the weights' own type.
 
     Raises:
-        InputError: the learning rate falls by the epoch, and the length of one is not known.
+        InputError: the learning rate falls by the epoch, and the length of one is not known; or
+            neither study trains so.
     """
     config = preset.train
+    require_studies_rule(config)
     if config.schedule == "cosine" and optimizer.steps_per_epoch is None:
         raise InputError(
             "the position in the cosine schedule is not known, since nothing says how many steps "
@@ -95,6 +97,7 @@ def from_file(
         InputError: something is missing, not expected, damaged, or of another recipe. The
             message names what.
     """
+    require_studies_rule(preset.train)
 
     def require(faults: list[str]) -> None:
         if faults:

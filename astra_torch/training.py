@@ -9,8 +9,16 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from astra_jax.config import TrainConfig
+from astra_jax.errors import InputError
 from astra_torch.data import IGNORE
 from astra_torch.models import GRULanguageModel
+
+STUDIES: dict[str, tuple[Any, ...]] = {
+    "schedule": ("cosine", "constant"),
+    "warmup_steps": (0,),
+    "decay": ("all",),
+}
+"""Fields of a recipe whose other values neither study has, and those that they have."""
 
 
 class StepResult(NamedTuple):
@@ -33,7 +41,12 @@ class ReferenceTrainer:
     """A model and its update rule, stepped as the notebooks step theirs."""
 
     def __init__(self, model: GRULanguageModel, config: TrainConfig, steps_per_epoch: int):
-        """Makes the optimiser and, where the recipe has one, the schedule."""
+        """Makes the optimiser and, where the recipe has one, the schedule.
+
+        Raises:
+            InputError: see `require_studies_rule`.
+        """
+        require_studies_rule(config)
         rules = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
         self.model = model
         self.optimizer: torch.optim.Optimizer = rules[config.optimizer](
@@ -90,6 +103,24 @@ class ReferenceTrainer:
         if self.schedule is not None:
             self.schedule.load_state_dict(state["scheduler_state_dict"])
         self.steps_done = state["step"]
+
+
+def require_studies_rule(config: TrainConfig) -> None:
+    """Refuses what `ReferenceTrainer` does not do, since neither study does it.
+
+    Raises:
+        InputError: the recipe has a schedule or a decay of that kind.
+    """
+    found = [
+        f"{name} {value}"
+        for name, value in config.to_dict().items()
+        if name in STUDIES and value not in STUDIES[name]
+    ]
+    if found:
+        raise InputError(
+            f"PyTorch's training is the studies' own, which knows no {', '.join(found)}: it cannot "
+            "go on with this recipe; --weights-only leaves training out"
+        )
 
 
 def loss_nats(

@@ -130,14 +130,15 @@ class JaxPeer:
 
     def loss_and_gradients(self) -> tuple[float, Arrays]:
         """Returns the first batch's loss and gradients without dropout, by PyTorch's names."""
-        loss, grads = self._gradients(self.params, self._rows[0])
+        loss, grads, _ = self._gradients(self.params, self._rows[0])
         return float(loss), to_arrays(grads, self.setting.layout)
 
     def compile_gradients(self) -> None:
         """Compiles what `gradient_step` runs, and runs nothing."""
 
         def gradients(params: nnx.State, data: Any, rows: jax.Array, key: jax.Array) -> Any:
-            batch, keep = self.trainer.step_inputs(jnp.int32(0), data, rows, key)
+            before = self.trainer.state_of(params)
+            batch, keep = self.trainer.step_inputs(before, data, rows, key)
             return self.trainer.loss_and_gradients(params, batch, keep)
 
         self._gradient_step = jax.jit(gradients).lower(*self._of_gradients()).compile()

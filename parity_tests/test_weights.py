@@ -102,7 +102,7 @@ def test_every_form_leads_to_every_other_without_a_changed_bit(dtype: str, tmp_p
         expected = first.preset
         if form.suffix == ".pth":  # Without a training in it, it knows of the model alone.
             kept = "float64" if dtype == "float64" else "float32"
-            expected = override(expected, dtype=kept, **LATER["DataConfig"])
+            expected = override(expected, dtype=kept, **LATER["DataConfig"], **LATER["TrainConfig"])
         assert model.preset == expected, form
         assert model.vocabulary == first.vocabulary, form
 

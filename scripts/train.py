@@ -26,7 +26,7 @@ from astra_jax.errors import InputError, StoppedError
 from astra_jax.fitting import FitOptions, fit
 from astra_jax.groups import Group, fit_group
 from astra_jax.metrics import Spread
-from astra_jax.presets import FIELDS, find_preset, override
+from astra_jax.presets import FIELDS, NOTEBOOK, find_preset, override
 from astra_jax.progress import ConsoleProgress, Progress, Several
 from astra_jax.rehearsal import rehearse
 from astra_jax.runs import Run
@@ -44,6 +44,8 @@ class Arguments:
     """alpha, beta or gamma; small, medium and large name the three names models."""
     dataset: Annotated[str | None, default("shakespeare")] = None
     """shakespeare (running text) or names (one word a line)."""
+    recipe: Annotated[str | None, default("notebook")] = None
+    """notebook, as in the studies, or tuned: lower losses from as many characters."""
     corpus: Annotated[str | None, default("the published one")] = None
     """A UTF-8 text file, or `builtin` for the text that the project makes itself."""
     out: Annotated[Path | None, default("runs/…")] = None
@@ -100,6 +102,8 @@ class Arguments:
     """Share of the corpus that is trained on, between 0 and 1; the rest validates."""
     start_token: bool = False
     """Words begin with a start token, so that first letters are learned too; not in the study."""
+    carry_state: Annotated[FlagConversionOff[bool] | None, of_preset("carry_state")] = None
+    """Windows go on where the one before ended, from the states reached there, True or False."""
     level: Annotated[str | None, of_preset("level")] = None
     """char, or byte: any file as the bytes that it has, with a vocabulary of all 256."""
     dedupe: bool = False
@@ -114,9 +118,13 @@ class Arguments:
     learning_rate: Annotated[float | None, of_preset("learning_rate")] = None
     """Learning rate of the first epoch."""
     schedule: Annotated[str | None, of_preset("schedule")] = None
-    """cosine (falls once an epoch, to 0) or constant."""
+    """cosine (falls once an epoch, to 0), cosine-by-step, or constant."""
+    warmup_steps: Annotated[int | None, of_preset("warmup_steps")] = None
+    """First steps, in which the learning rate rises from 0."""
     weight_decay: Annotated[float | None, of_preset("weight_decay")] = None
-    """Decoupled decay of every parameter, per unit of learning rate."""
+    """Decoupled decay, per unit of learning rate."""
+    decay: Annotated[str | None, of_preset("decay")] = None
+    """What decays: all parameters, or the matrices of products alone."""
     clip: Annotated[float | None, of_preset("clip")] = None
     """Largest global norm of the gradient; 0 does not clip."""
     seed: Annotated[int | None, of_preset("seed")] = None
@@ -168,7 +176,8 @@ def main(arguments: Arguments) -> None:
     if arguments.resume:
         training, splits = _resume(arguments, arguments.resume)
     else:
-        preset = find_preset(arguments.model or "alpha", arguments.dataset)
+        recipe = arguments.recipe or NOTEBOOK
+        preset = find_preset(arguments.model or "alpha", arguments.dataset, recipe)
         preset = override(preset, **arguments.overrides())
         if arguments.summary:
             _print_summary(preset, arguments.corpus)
@@ -268,7 +277,7 @@ def _finish(training: Run | Group, runs: Sequence[Run], quiet: bool) -> None:
 
 def _resume(arguments: Arguments, folder: Path) -> tuple[Run | Group, list[Split]]:
     """Opens a run, or several; fields of their preset may be given again, if they say the same."""
-    for name in ("model", "dataset", "out", "seeds", "summary", "dry_run"):
+    for name in ("model", "dataset", "recipe", "out", "seeds", "summary", "dry_run"):
         if getattr(arguments, name):
             flag = "--" + name.replace("_", "-")
             raise InputError(

@@ -46,8 +46,12 @@ def assert_near(lines: list[EpochMetrics], others: list[EpochMetrics]) -> None:
 
 @pytest.mark.parametrize(
     "preset",
-    [PRESET, override(WORDS, dtype="float64", layer_norm=False)],
-    ids=["text", "words"],
+    [
+        PRESET,
+        override(WORDS, dtype="float64", layer_norm=False),
+        override(PRESET, carry_state=True, decay="matrices"),
+    ],
+    ids=["text", "words", "carried"],
 )
 def test_two_devices_train_as_one_does_and_hold_the_same_state(
     preset, begin: Begin, train: Train, monkeypatch: pytest.MonkeyPatch

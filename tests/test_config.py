@@ -24,6 +24,7 @@ DATA: dict[str, Any] = dict(
     start_token=True,
     dedupe=False,
     level="char",
+    carry_state=False,
 )
 TRAIN: dict[str, Any] = dict(
     epochs=10,
@@ -31,7 +32,9 @@ TRAIN: dict[str, Any] = dict(
     optimizer="adamw",
     learning_rate=3e-3,
     schedule="cosine",
+    warmup_steps=0,
     weight_decay=0.01,
+    decay="all",
     clip=1.0,
     seed=0,
     dtype="float32",
@@ -56,7 +59,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = dict(
     epochs=epochs,
     steps_per_epoch=st.none() | counts,
     learning_rate=rates,
-    schedule=st.sampled_from(["cosine", "constant"]),
+    schedule=st.sampled_from(["cosine", "cosine-by-step", "constant"]),
+    decay=st.sampled_from(["all", "matrices"]),
     weight_decay=rates,
     clip=st.none() | st.floats(min_value=0, exclude_min=True, max_value=1e300),
     seed=st.integers(min_value=0, max_value=2**32 - 1),
@@ -109,12 +113,29 @@ def test_from_dict_names_missing_and_unknown_fields(cls: Any, values: dict[str, 
 
 
 def test_record_from_before_a_field_came_means_what_was_done_then() -> None:
-    older = {name: value for name, value in DATA.items() if name not in LATER["DataConfig"]}
-    assert set(older) == {"dataset", "batch_size", "seq_len", "train_fraction"}
-    assert DataConfig.from_dict(older).to_dict() == older | LATER["DataConfig"]
+    for cls, values, since in (
+        (DataConfig, DATA, {"start_token", "dedupe", "level", "carry_state"}),
+        (TrainConfig, TRAIN, {"warmup_steps", "decay"}),
+    ):
+        older = {name: value for name, value in values.items() if name not in since}
+        assert set(LATER[cls.__name__]) == since
+        assert cls.from_dict(older).to_dict() == older | LATER[cls.__name__]
     # And that is the study.
     for preset in PRESETS.values():
         assert preset.data.to_dict().items() >= LATER["DataConfig"].items()
+        assert preset.train.to_dict().items() >= LATER["TrainConfig"].items()
+
+
+def test_words_are_whole_so_no_state_is_carried_between_them() -> None:
+    with pytest.raises(InputError, match="carry_state must be false: words are whole, got True"):
+        override(PRESETS["names", "alpha"], carry_state=True)
+
+
+def test_a_warmup_must_end_before_the_training_does() -> None:
+    alpha = PRESETS["shakespeare", "alpha"]
+    assert override(alpha, warmup_steps=1999).train.warmup_steps == 1999
+    with pytest.raises(InputError, match=r"fewer than the training's, got 2,000"):
+        override(alpha, warmup_steps=2000)
 
 
 @pytest.mark.parametrize("field", ["start_token", "dedupe"])
@@ -161,7 +182,7 @@ def test_from_dict_refuses_what_is_no_object(values: Any) -> None:
         ("dataset", "poems", "one of shakespeare, names"),
         ("optimizer", "sgd", "one of adamw, adam"),
         ("optimizer", ["adam"], "one of adamw, adam"),
-        ("schedule", None, "one of cosine, constant"),
+        ("schedule", None, "one of cosine, cosine-by-step, constant"),
         ("dtype", "float16", "one of float32, float64, bfloat16"),
         pytest.param("learning_rate", 10**400, "a finite number", id="a long integer"),
     ],

@@ -86,6 +86,26 @@ def test_windows_are_drawn_from_the_whole_range_of_the_study() -> None:
     assert data.max_steps is None
 
 
+@given(length=st.integers(12, 90), batch_size=st.integers(1, 6), steps=st.integers(1, 9))
+@settings(max_examples=12, deadline=None)
+def test_carried_windows_go_on_where_the_one_before_ended(
+    length: int, batch_size: int, steps: int
+) -> None:
+    data = TextWindows(jnp.arange(length, dtype=jnp.int32), 5, batch_size, carry_state=True)
+    rows, end = np.asarray(data.epoch_rows(KEY, steps)), length - 6
+    assert rows.shape == (steps, batch_size)
+    assert rows.min() >= 0
+    assert rows.max() < end
+    np.testing.assert_array_equal(np.diff(rows, axis=0) % end, 5 % end)
+    # As far apart as they can be: to a character, the text's length shared evenly.
+    gaps = np.diff(np.sort(rows[0]), append=np.sort(rows[0])[:1] + end)
+    assert gaps.max() - gaps.min() <= 1
+    others = {int(data.epoch_rows(jax.random.key(n), 1)[0, 0]) for n in range(20)}
+    assert len(others) > 1
+    drawn = data.estimate_rows(KEY)  # The notebook's estimate stays one batch drawn at random.
+    np.testing.assert_array_equal(drawn, places(length, 5, batch_size).estimate_rows(KEY))
+
+
 def test_windows_of_an_epoch_follow_from_the_key() -> None:
     data = places(1000, seq_len=5, batch_size=8)
     rows = data.epoch_rows(KEY, 3)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from astra_jax.optimizers import (
     clip_by_global_norm,
@@ -15,6 +16,7 @@ from astra_jax.optimizers import (
     scale_by_adam,
 )
 from astra_jax.presets import PRESETS, override
+from astra_jax.training import Trainer
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 50.0])
@@ -35,6 +37,14 @@ def test_cosine_falls_once_an_epoch():
     np.testing.assert_allclose(rates, np.repeat(by_epoch, 3), rtol=1e-6)
     constant = learning_rate_schedule(PRESETS["names", "alpha"].train, 401)
     assert float(constant(10**6)) == np.float32(1e-3)
+
+
+def test_a_warmup_rises_to_a_cosine_that_falls_at_every_step():
+    fields = dict(epochs=4, learning_rate=8e-3, schedule="cosine-by-step", warmup_steps=4)
+    rate = learning_rate_schedule(override(PRESETS["shakespeare", "alpha"], **fields).train, 3)
+    rates = [float(rate(step)) for step in range(13)]
+    half_wave = [8e-3 * (1 + np.cos(np.pi * step / 8)) / 2 for step in range(9)]
+    np.testing.assert_allclose(rates, [2e-3, 4e-3, 6e-3, 8e-3, *half_wave], rtol=1e-6, atol=1e-9)
 
 
 def test_adam_in_float32_is_as_near_to_float64_as_rounding_allows():
@@ -62,3 +72,19 @@ def test_decay_falls_on_every_parameter_and_is_decoupled():
     updates: Any = rule.update(zero_grads, rule.init(params), params)[0]
     for name, values in params.items():
         np.testing.assert_allclose(updates[name], -3e-3 * 0.01 * values, rtol=1e-6)
+
+
+def test_decay_of_matrices_leaves_biases_and_the_embedding_out():
+    preset = override(PRESETS["names", "gamma"], decay="matrices", hidden_dim=4, embedding_dim=3)
+    params = Trainer(preset, steps_per_epoch=1).init(jax.random.key(0)).params
+    params = jax.tree.map(lambda leaf: leaf + 1, params)  # No bias is zero.
+    zero_grads = jax.tree.map(jnp.zeros_like, params)
+    rule = make_optimizer(preset.train, steps_per_epoch=1)
+    updates: Any = rule.update(zero_grads, rule.init(params), params)[0]
+    moved = {
+        jax.tree_util.keystr(path, simple=True, separator=".")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(updates))
+        if np.any(np.asarray(leaf) != 0)
+    }
+    kernels = {f"layers.{n}.kernel_{end}" for n in range(3) for end in ("ih", "hh")}
+    assert moved == kernels | {"head.kernel"}

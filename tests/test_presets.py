@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from astra_jax.config import DatasetName, ModelConfig, Preset
 from astra_jax.errors import InputError
 from astra_jax.model import GRULanguageModel, parameters
-from astra_jax.presets import ALIASES, PRESETS, find_preset, override, same_shape
+from astra_jax.presets import (
+    ALIASES,
+    NOTEBOOK,
+    PRESETS,
+    TUNED,
+    TUNED_FIELDS,
+    find_preset,
+    override,
+    same_shape,
+)
 
 ALPHA = PRESETS["shakespeare", "alpha"]
 
@@ -47,6 +56,9 @@ TABLE: dict[str, list[Any]] = {
     "start_token":     [False] * 6,
     "dedupe":          [False] * 6,
     "level":           ["char"] * 6,
+    "carry_state":     [False] * 6,
+    "warmup_steps":    [0] * 6,
+    "decay":           ["all"] * 6,
     "seed":            [0] * 6,
     "dtype":           ["float32"] * 6,
     # Section 2: what the notebooks call their files and models.
@@ -115,12 +127,34 @@ def test_find_preset_knows_every_model_by_all_its_names() -> None:
         ("Alpha", "names", "for names: choose one of alpha, beta, gamma, small, medium, large"),
         ("custom", "names", "unknown model 'custom' for names"),
         ("alpha", "poems", "unknown dataset 'poems': choose one of shakespeare, names"),
+        ("alpha", None, "unknown recipe 'best': choose one of notebook, tuned"),
     ],
 )
 def test_find_preset_names_the_choices(model: str, dataset: str | None, message: str) -> None:
     with pytest.raises(InputError) as error:
-        find_preset(model, dataset)
+        find_preset(model, dataset, "best" if "recipe" in message else NOTEBOOK)
     assert message in str(error.value)
+
+
+def test_a_tuned_recipe_has_the_same_model_and_no_more_characters() -> None:
+    def characters(preset: Preset) -> int:
+        steps = preset.train.steps_per_epoch
+        assert steps is not None
+        return preset.train.epochs * steps * preset.data.batch_size * preset.data.seq_len
+
+    for (dataset, model), published in PRESETS.items():
+        if (dataset, model) not in TUNED_FIELDS:
+            with pytest.raises(InputError, match="has no tuned recipe: leave out --recipe tuned"):
+                find_preset(model, dataset, TUNED)
+            continue
+        tuned = find_preset(model, dataset, TUNED)
+        assert tuned != published
+        assert (tuned.name, tuned.title) == (published.name, published.title)
+        assert tuned.model.num_parameters == published.model.num_parameters
+        if published.train.steps_per_epoch is None:
+            assert tuned.train.epochs <= published.train.epochs
+        else:
+            assert characters(tuned) <= characters(published)
 
 
 @pytest.mark.parametrize(

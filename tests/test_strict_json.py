@@ -116,6 +116,7 @@ def test_a_record_of_hostile_values_is_refused_or_is_what_they_say(
         record = kind.from_dict(document)
         if kind is Preset:  # What an older file does not have, it has by default.
             document["data"] = LATER["DataConfig"] | document["data"]
+            document["train"] = LATER["TrainConfig"] | document["train"]
         assert record.to_dict() == document
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -63,6 +64,31 @@ def test_a_partial_batch_counts_as_a_batch_of_its_own_words(begin: Begin):
     with_padding = loss(params, split.train.batch(partial))
     alone = loss(params, split.train.batch(partial[:count]))
     np.testing.assert_allclose(with_padding, alone, rtol=1e-6)
+
+
+def test_carried_states_are_those_of_the_text_read_in_one_piece(begin: Begin):
+    # At a learning rate of 0, and without dropout, the losses of an epoch's windows are those of
+    # the whole stretch of text that they make up; the next epoch begins from zero states again.
+    fields = dict(carry_state=True, learning_rate=0.0, dropout=0.0, seq_len=4, epochs=2)
+    run, split = begin(override(TEXT, **fields))
+    trainer, steps = Trainer(run.preset, 7), 7
+    state = trainer.init(Keys.from_seed(0).init)
+    model = nnx.merge(trainer.graph, jax.tree.map(jnp.copy, state.params))
+    for epoch in range(2):
+        rows = split.train.epoch_rows(jax.random.key(epoch), steps)
+        begun, end = epoch * steps, (epoch + 1) * steps
+        state, told = trainer.run_steps(state, split.train, rows, begun, end, jax.random.key(0))
+        windows = [split.train.batch(row) for row in rows]
+        inputs, targets = (
+            np.concatenate([getattr(window, name) for window in windows], axis=1)
+            for name in ("inputs", "targets")
+        )
+        logits, last = jax.jit(model.__call__)(jnp.asarray(inputs))
+        np.testing.assert_allclose(state.hidden, last, atol=1e-6)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        expected = losses.reshape(-1, steps, 4).mean(axis=(0, 2))
+        np.testing.assert_allclose(told.loss_nats[:steps], expected, rtol=1e-5)
+        assert np.ptp(expected) > 1e-4
 
 
 def test_grad_norm_is_measured_before_the_clip(begin: Begin):

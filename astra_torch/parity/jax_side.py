@@ -88,7 +88,7 @@ class JaxSide:
         return results
 
     def _gradients(self, params: nnx.State, batch: Batch, keep: jax.Array | None):
-        _, grads = self.trainer.loss_and_gradients(params, batch, keep)
+        _, grads, _ = self.trainer.loss_and_gradients(params, batch, keep)
         return grads, self._norms(grads)
 
     def _norms(self, grads: nnx.State) -> dict[Name, jax.Array]:
@@ -103,7 +103,7 @@ class JaxSide:
         }
 
     def _step(self, state: TrainState, batch: Batch, keep: jax.Array | None):
-        loss, grads = self.trainer.loss_and_gradients(state.params, batch, keep)
+        loss, grads, _ = self.trainer.loss_and_gradients(state.params, batch, keep)
         config = self.trainer.preset.train
         schedule = optimizers.learning_rate_schedule(config, self.trainer.steps_per_epoch)
         results = {
