@@ -5,6 +5,9 @@ import signal
 MAX_MESSAGE = 2000
 """Characters of a message."""
 
+TIME_IS_UP = signal.SIGALRM
+"""Stands for the end of the time that a training was given: the signal of timers."""
+
 
 class InputError(ValueError):
     """A caller's mistake: what was given, what was expected, what to do.
@@ -29,15 +32,16 @@ class DivergedError(ArithmeticError):
 
 
 class StoppedError(Exception):
-    """A signal asked a training to stop, and it has: everything done is saved.
+    """A signal or a deadline asked a training to stop, and it has: everything done is saved.
 
     Attributes:
-        number: of the signal.
+        number: of the signal, or `TIME_IS_UP`.
         step: that the training stands at.
     """
 
     def __init__(self, number: int, step: int):
         """Takes what the attributes say."""
-        super().__init__(f"stopped by {signal.Signals(number).name} after step {step}")
+        by = "the end of its time" if number == TIME_IS_UP else signal.Signals(number).name
+        super().__init__(f"stopped by {by} after step {step}")
         self.number = number
         self.step = step

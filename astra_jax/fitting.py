@@ -68,6 +68,7 @@ class FitOptions:
         devices: that share the batches; several add in another order than one, no more.
         backend: of the recurrence, one of `gru.BACKENDS`; None chooses.
         remat: whether gradients are to cost time rather than memory.
+        deadline: on the clock `time.monotonic`, when it is to stop as if a signal came.
     """
 
     saving: SavePolicy = field(default_factory=SavePolicy)
@@ -75,6 +76,7 @@ class FitOptions:
     devices: cluster.Devices = None
     backend: str | None = None
     remat: bool = False
+    deadline: float | None = None
 
     def trainer(self, preset: Preset, steps_per_epoch: int) -> tuple[Trainer, cluster.Placement]:
         """Returns a training's programs, and the devices that they are for.
@@ -127,7 +129,8 @@ def fit(run: Run, split: Split, progress: Progress, options: FitOptions | None =
 
     Raises:
         DivergedError: a loss or a gradient is not finite; the last checkpoint is from before it.
-        StoppedError: SIGINT or SIGTERM came; the steps done are in the newest checkpoint.
+        StoppedError: SIGINT, SIGTERM or the deadline came; the steps done are in the newest
+            checkpoint.
         StorageError: a checkpoint could not be written.
         InputError: another process trains this run, its newest checkpoint is damaged or not of
             the run as it is now, or does not fit the epochs.
@@ -162,7 +165,7 @@ def fit_together(
         savers = [stack.enter_context(Saver(run, options.saving)) for run in runs]
         steps = steps_in_epoch(preset, splits[0].train)
         members = [Member(*each, steps) for each in zip(runs, splits, savers, strict=True)]
-        loop = _Loop(members, progress, stack.enter_context(StopRequest()), options)
+        loop = _Loop(members, progress, stack.enter_context(StopRequest(options.deadline)), options)
         loop.run()
 
 

@@ -1,0 +1,72 @@
+"""The course of the study: row by row what is missing is trained, measured and written down."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from astra_jax.config import Preset
+from astra_jax.metrics import EpochMetrics
+from astra_jax.progress import Progress, duration
+from astra_jax.runs import METRICS, Run
+from study.page import write_page
+from study.plan import Row, presets_of
+from study.trainings import Work, advance
+
+
+def conduct(rows: Sequence[Row], work: Work, progress: Progress) -> list[Path]:
+    """Brings rows as far as there is time for, one after the other, and writes the page.
+
+    Returns:
+        The files of the page.
+
+    Raises:
+        StoppedError: a signal came; the next call goes on.
+        InputError: as `trainings.advance` does, like the other errors.
+    """
+    for row in rows:
+        advance(row, work, progress)
+    return write_page(work.out)
+
+
+def outlook(rows: Sequence[Row], work: Work) -> str:
+    """Returns a line for each row: what is done of it, and how long the rest may take.
+
+    Raises:
+        InputError: a record or a run folder is damaged, or of another recipe.
+    """
+    return "\n".join(_outlook(row, work) for row in rows)
+
+
+def _outlook(row: Row, work: Work) -> str:
+    presets = presets_of(row)
+    done = [_epochs_done(row, preset, work) for preset in presets]
+    planned = presets[0].train.epochs
+    whole = sum(count == planned for count, _ in done)
+    line = (
+        f"{row.name:14} {presets[0].title}, {row.recipe}: {whole} of {row.seeds} seeds done, "
+        f"{sum(count for count, _ in done)} of {row.seeds * planned} epochs"
+    )
+    left = row.seeds * planned - sum(count for count, _ in done)
+    seconds = [value for _, values in done for value in values]
+    if not left:
+        return line
+    if not seconds:
+        return f"{line}; how long an epoch takes is not known yet"
+    return f"{line}; about {duration(left * sum(seconds) / len(seconds))} left"
+
+
+def _epochs_done(row: Row, preset: Preset, work: Work) -> tuple[int, list[float]]:
+    """Returns how many epochs a run has done, and the seconds of those whose time is known."""
+    record = work.known(row, preset)
+    folder = work.folder(row, preset.train.seed)
+    lines: list[EpochMetrics] = []
+    if (folder / METRICS).is_file():
+        lines = Run.open(folder).metrics()
+    if record is not None and len(record.epochs) >= len(lines):
+        shares = zip(record.epochs, record.runs_together, strict=True)
+        return len(record.epochs), [_seconds(line) / number for line, number in shares]
+    # Where no record says it, all runs of the row are taken to train together.
+    return len(lines), [_seconds(line) / row.seeds for line in lines]
+
+
+def _seconds(line: EpochMetrics) -> float:
+    return line.train_seconds + line.eval_seconds

@@ -1,0 +1,16 @@
+"""What a trained model is asked: how well it predicts, and what it writes."""
+
+from typing import Any
+
+from astra_jax.datasets import Split
+from astra_jax.runs import Run
+
+
+def evaluate(run: Run, split: Split) -> dict[str, Any]:
+    """Returns what the newest model of a run comes to on its validation part, JSON-ready."""
+    raise NotImplementedError  # until astra_jax.evaluation has landed
+
+
+def compare_samplers(run: Run, split: Split) -> dict[str, Any]:
+    """Returns what it writes with its state carried and without, and what that costs."""
+    raise NotImplementedError  # until study.texts has landed

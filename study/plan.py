@@ -1,0 +1,103 @@
+"""What the study consists of: models, recipes, seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from astra_jax.config import DatasetName, Preset
+from astra_jax.errors import InputError
+from astra_jax.groups import MAX_SEEDS
+from astra_jax.presets import find_preset, override
+
+Recipe = Literal["notebook", "tuned"]
+NOTEBOOK: Recipe = "notebook"
+TUNED: Recipe = "tuned"
+
+PAGE = "page"
+"""Names no row but the page alone, where rows are chosen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One model by one recipe.
+
+    Attributes:
+        dataset: what it is trained on.
+        model: its name in the presets.
+        recipe: how it is trained.
+        seeds: how many runs of it there are, from seed 0 on.
+    """
+
+    dataset: DatasetName
+    model: str
+    recipe: Recipe
+    seeds: int
+
+    @property
+    def name(self) -> str:
+        """What the command line calls it, like `alpha`, `names-beta` or `gamma-tuned`."""
+        model = f"names-{self.model}" if self.dataset == "names" else self.model
+        return model if self.recipe == NOTEBOOK else f"{model}-{self.recipe}"
+
+    @property
+    def stem(self) -> str:
+        """What its folder is called, and its files begin with."""
+        return f"{self.dataset}-{self.model}-{self.recipe}"
+
+
+def _row(dataset: DatasetName, model: str, recipe: Recipe, seeds: int) -> Row:
+    return Row(dataset=dataset, model=model, recipe=recipe, seeds=seeds)
+
+
+PLAN: tuple[Row, ...] = (
+    _row("shakespeare", "alpha", NOTEBOOK, 6),
+    _row("names", "alpha", NOTEBOOK, 6),
+    _row("shakespeare", "alpha", TUNED, 6),
+    _row("names", "alpha", TUNED, 6),
+    _row("names", "beta", NOTEBOOK, 2),
+    _row("names", "beta", TUNED, 2),
+    _row("shakespeare", "beta", NOTEBOOK, 2),
+    _row("shakespeare", "beta", TUNED, 2),
+    _row("names", "gamma", NOTEBOOK, 1),
+    _row("shakespeare", "gamma", NOTEBOOK, 1),
+    _row("shakespeare", "gamma", TUNED, 1),
+)
+"""The whole study, in order of cost. A row whose recipe no preset has is left out."""
+
+
+def preset_of(row: Row) -> Preset | None:
+    """Returns what a row trains, with seed 0; None where there is no such recipe."""
+    return find_preset(row.model, row.dataset) if row.recipe == NOTEBOOK else None
+
+
+def presets_of(row: Row) -> list[Preset]:
+    """Returns a preset for each seed of a row whose recipe there is."""
+    preset = preset_of(row)
+    assert preset is not None
+    return [override(preset, seed=seed) for seed in range(row.seeds)]
+
+
+def choose(only: str | None, seeds: int | None, plan: Sequence[Row] | None = None) -> list[Row]:
+    """Returns the rows of the plan that are asked for.
+
+    Args:
+        only: their names, parted by commas; None is all; `page` is none.
+        seeds: of each; None is as many as planned.
+        plan: to choose from; None is the study's.
+
+    Raises:
+        InputError: no row has one of the names, or so many seeds cannot be.
+    """
+    if seeds is not None and not 1 <= seeds <= MAX_SEEDS:
+        raise InputError(f"--seeds must be from 1 to {MAX_SEEDS}, got {seeds}")
+    rows = [row for row in (PLAN if plan is None else plan) if preset_of(row)]
+    if only is not None:
+        wanted = {name.strip() for name in only.split(",")}
+        known = [row.name for row in rows]
+        if unknown := sorted(wanted - {*known, PAGE}):
+            raise InputError(
+                f"the study has no {', '.join(map(repr, unknown))}: choose from "
+                f"{', '.join([*known, PAGE])}"
+            )
+        rows = [row for row in rows if row.name in wanted]
+    return rows if seeds is None else [replace(row, seeds=seeds) for row in rows]
