@@ -17,9 +17,9 @@ from astra_jax.atomic import replacing
 from astra_jax.charts import PALETTE, TRAIN, VALIDATION
 from astra_jax.config import DatasetName
 from astra_jax.metrics import EpochMetrics
+from astra_jax.presets import NOTEBOOK
 from astra_jax.published import PUBLISHED_LOSSES
 from study.outcomes import Outcome
-from study.plan import NOTEBOOK
 from study.verdicts import QUANTITIES, Quantity, Verdict, verdicts_of
 
 Value = Callable[[EpochMetrics], float]
@@ -338,14 +338,14 @@ def _entries(figure: Figure) -> Iterator[tuple[str, Any]]:
 def _key(figure: Figure, outcomes: Sequence[Outcome], marks: dict[str, dict[str, Any]]) -> None:
     """Writes above all panels which colour is which model, and what lines and marks mean."""
     letters = {"alpha": "α", "beta": "β", "gamma": "γ"}
-    looks: dict[str, dict[str, Any]] = {}
+    looks: dict[str, Any] = {}
     for outcome in sorted(outcomes, key=lambda each: each.parameters):
         name = letters.get(outcome.row.model, outcome.row.model)
         looks.setdefault(name, {"color": _color(outcome), "linestyle": "-"})
     for recipe, line in {outcome.row.recipe: _line(outcome) for outcome in outcomes}.items():
         looks[f"{recipe} recipe"] = {"linestyle": line}
     looks |= {name: {"linestyle": ""} | look for name, look in marks.items()}
-    lines = [Line2D([], [], **{"color": _GREY} | look) for look in looks.values()]
+    lines = [Line2D([], [], **({"color": _GREY} | look)) for look in looks.values()]
     figure.legend(lines, looks.keys(), loc="outside upper center", ncols=len(looks), frameon=False)
 
 

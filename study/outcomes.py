@@ -8,8 +8,8 @@ from typing import Any
 
 from astra_jax.errors import InputError
 from astra_jax.metrics import EpochMetrics, Spread
-from astra_jax.presets import override
-from study.plan import NOTEBOOK, Row
+from astra_jax.presets import NOTEBOOK, override
+from study.plan import Row
 from study.records import RunRecord
 
 
