@@ -4,15 +4,15 @@ import importlib
 import importlib.util
 from typing import Any
 
-from astra_jax import evaluation, experiments
+from astra_jax import evaluation
 from astra_jax.datasets import Split
+from astra_jax.experiments import restore_model
 from astra_jax.runs import Run
 
 
 def evaluate(run: Run, split: Split) -> dict[str, Any]:
     """Returns what the newest model of a run comes to on its validation part, JSON-ready."""
-    model = experiments.restore_model(run)
-    return evaluation.evaluate(model, run.preset, split).to_dict()
+    return evaluation.evaluate(restore_model(run), run.preset, split).to_dict()
 
 
 def compare_samplers(run: Run, split: Split) -> dict[str, Any] | None:
@@ -20,4 +20,4 @@ def compare_samplers(run: Run, split: Split) -> dict[str, Any] | None:
     if importlib.util.find_spec("study.texts") is None:
         return None
     texts = importlib.import_module("study.texts")
-    return texts.compare_samplers(run, split)
+    return texts.compare_samplers(run, restore_model(run), split)

@@ -48,6 +48,11 @@ class Outcome:
         return self.row.dataset == "names"
 
     @property
+    def corpus(self) -> str:
+        """What a person calls what it is trained on."""
+        return self.records[0].corpus.name
+
+    @property
     def parameters(self) -> int:
         """Of the model."""
         return self.records[0].preset.model.num_parameters
