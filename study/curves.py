@@ -41,12 +41,12 @@ def draw_curves(outcomes: Sequence[Outcome], path: Path) -> None:
         outcomes: of one dataset, each with an epoch behind it.
         path: the .png to write.
     """
-    models = by_model(outcomes)
+    models = _by_model(outcomes)
     figure, panels = make_panels(1, len(models), width=3.6, height=3.7)
     for axes, found in zip(panels[0], models, strict=True):
         for outcome in found:
             for quantity, (color, value) in _LOSSES.items():
-                _draw_range(axes, outcome, value, color, f"{quantity}{recipe_of(outcome)}")
+                _draw_range(axes, outcome, value, color, f"{quantity}{_recipe(outcome)}")
         _draw_published(axes, found[0])
         axes.set(title=_title(found[0]), xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -183,7 +183,7 @@ def _gap(line: EpochMetrics) -> float:
     return line.val_loss_nats - line.train_loss_nats
 
 
-def by_model(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
+def _by_model(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
     """Returns the outcomes of each model, that of the notebook's recipe first."""
     grouped: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
@@ -191,7 +191,7 @@ def by_model(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
     return list(grouped.values())
 
 
-def recipe_of(outcome: Outcome) -> str:
+def _recipe(outcome: Outcome) -> str:
     return "" if is_notebook(outcome) else f", {outcome.row.recipe}"
 
 
