@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from astra_jax import evaluation, experiments
 from astra_jax.datasets import Split
 from astra_jax.runs import Run
 
 
 def evaluate(run: Run, split: Split) -> dict[str, Any]:
     """Returns what the newest model of a run comes to on its validation part, JSON-ready."""
-    raise NotImplementedError  # until astra_jax.evaluation has landed
+    return evaluation.evaluate(experiments.restore_model(run), run.preset, split).to_dict()
 
 
 def compare_samplers(run: Run, split: Split) -> dict[str, Any]:

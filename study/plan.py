@@ -7,11 +7,9 @@ from typing import Literal
 from astra_jax.config import DatasetName, Preset
 from astra_jax.errors import InputError
 from astra_jax.groups import MAX_SEEDS
-from astra_jax.presets import find_preset, override
+from astra_jax.presets import NOTEBOOK, TUNED, TUNED_FIELDS, find_preset, override
 
 Recipe = Literal["notebook", "tuned"]
-NOTEBOOK: Recipe = "notebook"
-TUNED: Recipe = "tuned"
 
 PAGE = "page"
 """Names no row but the page alone, where rows are chosen."""
@@ -67,7 +65,9 @@ PLAN: tuple[Row, ...] = (
 
 def preset_of(row: Row) -> Preset | None:
     """Returns what a row trains, with seed 0; None where there is no such recipe."""
-    return find_preset(row.model, row.dataset) if row.recipe == NOTEBOOK else None
+    if row.recipe == TUNED and (row.dataset, row.model) not in TUNED_FIELDS:
+        return None
+    return find_preset(row.model, row.dataset, row.recipe)
 
 
 def presets_of(row: Row) -> list[Preset]:
