@@ -23,7 +23,7 @@ from astra_jax.progress import Progress
 from astra_jax.runs import CONFIG, Run
 from astra_jax.training import Keys
 from study import measures
-from study.trainings import Work
+from study.trainings import Work, fields_of
 
 FORMAT = 1
 FOLDER = "search"
@@ -96,7 +96,7 @@ def conduct_search(search: Search, work: Work, progress: Progress) -> None:
     known = read_trials(work.out, search)
     for trial in search.trials:
         found = known.get(trial.name)
-        if found is not None and found["preset"] == search.preset(trial).to_dict():
+        if found is not None and found["preset"] == _of_vocabulary(found, search.preset(trial)):
             continue
         run, split = _trained(search, trial, work, progress)
         if run is None or split is None:
@@ -111,7 +111,8 @@ def _trained(
     """Trains a trial to its end; returns nothing where there is no time for it."""
     folder = work.runs / FOLDER / search.name / trial.name
     if (folder / CONFIG).is_file():
-        run, split = experiments.resume(folder, str(_development_text(search, work)))
+        text, fields = str(_development_text(search, work)), fields_of(search.preset(trial))
+        run, split = experiments.resume(folder, text, fields)
     elif work.is_over:
         return None, None
     else:
@@ -142,6 +143,11 @@ def _development_text(search: Search, work: Work) -> Path:
     return path
 
 
+def _of_vocabulary(found: dict[str, Any], preset: Preset) -> dict[str, Any]:
+    """Returns the preset with the vocabulary that a result's corpus had."""
+    return override(preset, vocab_size=found["preset"]["model"]["vocab_size"]).to_dict()
+
+
 def _characters(preset: Preset) -> int:
     """Returns what a training reads: of windows in characters, of words in passes over them."""
     steps = preset.train.steps_per_epoch
@@ -160,7 +166,6 @@ def _result(trial: Trial, run: Run, split: Split) -> dict[str, Any]:
         "train_loss_nats": lines[-1].train_loss_nats,
         "development": measures.evaluate(run, split),
         "steps": len(lines) * steps_in_epoch(run.preset, split.train),
-        "train_seconds": round(sum(line.train_seconds for line in lines), 3),
         "corpus_sha256": run.corpus.sha256,
         "environment": run.environment,
     }
