@@ -177,7 +177,8 @@ def _evaluate_text(
         found = losses(cut, cut.cover_rows())
         windows[length] = Loss.of_sum(found.sums.sum(), found.counts.sum())
     key = Keys.from_seed(preset.train.seed).validation
-    single = losses(data, data.epoch_rows(key, num_batches))
+    drawn = dataclasses.replace(data, carry_state=False).epoch_rows(key, num_batches)
+    single = losses(data, drawn)
     return TextEvaluation(
         carried=carried_loss(model, data),
         windows=windows,
