@@ -1,229 +1,75 @@
-"""The study's figures, as PNG files: one function each, of whatever outcomes there are."""
+"""The study's figures, as PNG files."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # Files only: a window system need not be there.
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from astra_jax.atomic import replacing
 from astra_jax.charts import PALETTE, TRAIN, VALIDATION
-from astra_jax.config import DatasetName
-from astra_jax.metrics import EpochMetrics
-from astra_jax.published import PUBLISHED_LOSSES
+from study.curves import draw_curves, draw_overfitting, draw_scaling
 from study.outcomes import Outcome
-from study.plan import NOTEBOOK
-from study.verdicts import QUANTITIES, Quantity, Verdict, verdicts_of
+from study.panels import (
+    BAND,
+    PUBLISHED_LOOK,
+    by_dataset,
+    is_notebook,
+    make_panels,
+    save,
+    write_legend,
+)
+from study.samplers import GREEDY, MEASURES, MODES, PUBLISHED, Written, find, written_by
+from study.verdicts import QUANTITIES, Verdict, verdicts_of
 
-Value = Callable[[EpochMetrics], float]
+CURVES, VERDICTS, SAMPLERS = "curves", "verdicts", "samplers"
+SCALING, OVERFITTING = "scaling", "overfitting"
+"""Names of the files, less their endings; there is a file of curves for each dataset."""
 
-DATASETS: dict[DatasetName, str] = {"shakespeare": "Tiny Shakespeare", "names": "the names list"}
-MODELS = ("alpha", "beta", "gamma")
+_BAR = 0.19
+"""Width of a bar, and the space around it, where models are 1 apart."""
 
-BAND = 0.18
-"""Opacity of the range of the seeds."""
-
-_GREY = "0.35"
-_PUBLISHED: dict[str, Any] = {"linestyle": "", "marker": "o", "ms": 4.5, "mfc": "none"}
-_LOSSES: dict[Quantity, tuple[int, Value]] = {
-    "train": (TRAIN, lambda line: line.train_loss_nats),
-    "validation": (VALIDATION, lambda line: line.val_loss_nats),
-}
-
-
-def draw_curves(outcomes: Sequence[Outcome], dataset: DatasetName, path: Path) -> bool:
-    """Draws the losses of a dataset's models over their epochs, a panel a model.
-
-    Args:
-        outcomes: of all models.
-        dataset: whose models are drawn.
-        path: the .png to write.
-
-    Returns:
-        Whether there was anything to draw.
-    """
-    models = _by_model(_of(outcomes, dataset))
-    if not models:
-        return False
-    figure, panels = _panels(1, len(models), width=3.6, height=3.7)
-    for axes, found in zip(panels[0], models, strict=True):
-        for outcome in found:
-            for quantity, (color, value) in _LOSSES.items():
-                _draw_range(axes, outcome, value, color, f"{quantity}{_recipe(outcome)}")
-        _draw_published(axes, found[0])
-        axes.set(title=_title(found[0]), xlabel="epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panels[0][0].set_ylabel("loss (nats per character)")
-    _legend(figure)
-    _save(figure, path)
-    return True
+_COLORS = {"train": TRAIN, "validation": VALIDATION}
 
 
-def _draw_range(axes: Axes, outcome: Outcome, value: Value, color: int, label: str) -> None:
-    """Draws the mean over the seeds, and the range from the lowest to the highest."""
-    epochs = outcome.epochs
-    spreads = [outcome.of_epoch(epoch, value) for epoch in epochs]
-    shade = PALETTE[color][0]
-    marker = "." if len(epochs) == 1 else ""
-    means = [spread.mean for spread in spreads]
-    axes.plot(epochs, means, color=shade, linestyle=_line(outcome), marker=marker, label=label)
-    lowest, highest = ([getattr(s, name) for s in spreads] for name in ("lowest", "highest"))
-    axes.fill_between(epochs, lowest, highest, color=shade, alpha=BAND, linewidth=0)
-
-
-def _draw_published(axes: Axes, outcome: Outcome) -> None:
-    if not outcome.is_published_setup:
-        return
-    published = PUBLISHED_LOSSES.get((outcome.row.dataset, outcome.row.model), {})
-    for column, (quantity, (color, _)) in enumerate(_LOSSES.items()):
-        label = "published train" if quantity == "train" else "published validation"
-        losses = [pair[column] for pair in published.values()]
-        if losses:
-            axes.plot(list(published), losses, color=PALETTE[color][0], label=label, **_PUBLISHED)
-
-
-def draw_scaling(outcomes: Sequence[Outcome], path: Path) -> bool:
-    """Draws validation loss over parameters, training characters and seconds, a row a dataset.
+def draw_all(outcomes: Sequence[Outcome], out: Path) -> list[Path]:
+    """Draws all figures that there is something for, and returns their files.
 
     Args:
         outcomes: of all models.
-        path: the .png to write.
-
-    Returns:
-        Whether there was anything to draw.
+        out: the folder of the files.
     """
-    rows = [found for dataset in DATASETS if (found := _of(outcomes, dataset))]
-    if not rows:
-        return False
-    figure, panels = _panels(len(rows), 3, width=3.6, height=3.1, sharey="row")
-    for row, found in zip(panels, rows, strict=True):
-        for outcome in found:
-            _draw_sizes(row[0], outcome)
-            for axes, progress in zip(row[1:], (_chars, _seconds), strict=True):
-                _draw_over(axes, outcome, progress(outcome))
-        row[0].set_ylabel(f"validation loss (nats)\n{DATASETS[found[0].row.dataset]}")
-        for axes in row:
-            _scale_by_powers(axes)
-    names = ("parameters", "characters trained on", "seconds of training")
-    for axes, name in zip(panels[-1], names, strict=True):
-        axes.set_xlabel(name)
-    known = [outcome for found in rows for outcome in found]
-    last, lowest = ({"marker": "o", "mfc": fill} for fill in (_GREY, "none"))
-    _key(figure, known, {"after the last epoch": last, "at its lowest": lowest | {"ms": 9}})
-    _save(figure, path)
-    return True
+    rows = by_dataset(outcomes)
+    judged = [outcome for outcome in outcomes if verdicts_of(outcome)]
+    told = by_dataset([each for each in outcomes if is_notebook(each) and written_by(each)])
+    drawn: list[tuple[str, Any, Callable[[Any, Path], None]]] = [
+        *((f"{CURVES}-{row[0].row.dataset}", row, draw_curves) for row in rows),
+        (VERDICTS, judged, draw_verdicts),
+        (SAMPLERS, told, draw_samplers),
+        (SCALING, rows, draw_scaling),
+        (OVERFITTING, rows, draw_overfitting),
+    ]
+    paths = []
+    for name, found, draw in drawn:
+        if found:
+            paths.append(out / f"{name}.png")
+            draw(found, paths[-1])
+    return paths
 
 
-def _draw_sizes(axes: Axes, outcome: Outcome) -> None:
-    """Draws the last epoch's loss, filled, and the lowest, open, over the model's size."""
-    values = [outcome.of_epoch(epoch, _LOSSES["validation"][1]) for epoch in outcome.epochs]
-    last, best = values[-1], min(values, key=lambda spread: spread.mean)
-    look: dict[str, Any] = {
-        "color": _color(outcome),
-        "marker": "o" if _is_notebook(outcome) else "D",
-    }
-    errors = [[last.mean - last.lowest], [last.highest - last.mean]]
-    axes.errorbar([outcome.parameters], [last.mean], yerr=errors, capsize=3, markersize=6, **look)
-    axes.plot([outcome.parameters], [best.mean], mfc="none", markersize=10, **look)
-
-
-def _draw_over(axes: Axes, outcome: Outcome, progress: Sequence[float]) -> None:
-    values = [outcome.of_epoch(epoch, _LOSSES["validation"][1]) for epoch in outcome.epochs]
-    look: dict[str, Any] = {"color": _color(outcome), "linestyle": _line(outcome)}
-    means = [spread.mean for spread in values]
-    axes.plot(progress, means, marker="." if len(means) == 1 else "", **look)
-    lowest, highest = ([getattr(s, name) for s in values] for name in ("lowest", "highest"))
-    axes.fill_between(progress, lowest, highest, color=look["color"], alpha=BAND, linewidth=0)
-
-
-def _chars(outcome: Outcome) -> list[float]:
-    """Returns the characters trained on until the end of each epoch."""
-    first = outcome.furthest[0]
-    return [first.training_chars * line.step / first.steps_done for line in first.epochs]
-
-
-def _seconds(outcome: Outcome) -> list[float]:
-    """Returns the seconds of training until the end of each epoch, the mean over the seeds."""
-    totals, total = [], 0.0
-    for epoch in outcome.epochs:
-        total += outcome.seconds(epoch)
-        totals.append(total)
-    return totals
-
-
-def draw_overfitting(outcomes: Sequence[Outcome], path: Path) -> bool:
-    """Draws how far validation is above training over the epochs, a panel a dataset.
-
-    Args:
-        outcomes: of all models.
-        path: the .png to write.
-
-    Returns:
-        Whether there was anything to draw.
-    """
-    rows = [found for dataset in DATASETS if (found := _of(outcomes, dataset))]
-    if not rows:
-        return False
-    figure, panels = _panels(1, len(rows), width=5.0, height=3.7)
-    for axes, found in zip(panels[0], rows, strict=True):
-        for outcome in found:
-            _draw_gap(axes, outcome)
-        axes.axhline(0, color="0.6", linewidth=0.8)
-        axes.set(title=DATASETS[found[0].row.dataset], xlabel="epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panels[0][0].set_ylabel("validation − training loss (nats)")
-    known = [outcome for found in rows for outcome in found]
-    marks = {"lowest validation loss": {"marker": "v", "ms": 8}}
-    if any(outcome.is_published_setup for outcome in known):
-        marks["published"] = _PUBLISHED
-    _key(figure, known, marks)
-    _save(figure, path)
-    return True
-
-
-def _draw_gap(axes: Axes, outcome: Outcome) -> None:
-    color = _color(outcome)
-    gaps = [outcome.of_epoch(epoch, _gap) for epoch in outcome.epochs]
-    means = [spread.mean for spread in gaps]
-    axes.plot(outcome.epochs, means, color=color, linestyle=_line(outcome))
-    best = outcome.best_epoch
-    at_best = means[outcome.epochs.index(best)]
-    axes.plot([best], [at_best], linestyle="", marker="v", color=color, markersize=8)
-    published = PUBLISHED_LOSSES.get((outcome.row.dataset, outcome.row.model), {})
-    if outcome.is_published_setup and published:
-        published_gaps = [validation - train for train, validation in published.values()]
-        axes.plot(list(published), published_gaps, color=color, **_PUBLISHED)
-
-
-def _gap(line: EpochMetrics) -> float:
-    return line.val_loss_nats - line.train_loss_nats
-
-
-def draw_verdicts(outcomes: Sequence[Outcome], path: Path) -> bool:
+def draw_verdicts(outcomes: Sequence[Outcome], path: Path) -> None:
     """Draws the published losses less ours, and the interval that one more run would be in.
 
     Args:
-        outcomes: of all models.
+        outcomes: those that there are verdicts on.
         path: the .png to write.
-
-    Returns:
-        Whether there was anything to draw.
     """
-    judged = [(outcome, found) for outcome in outcomes if (found := verdicts_of(outcome))]
-    if not judged:
-        return False
-    figure, panels = _panels(2, len(judged), width=2.9, height=2.4, sharey="row", sharex="col")
+    judged = [(outcome, verdicts_of(outcome)) for outcome in outcomes]
+    figure, panels = make_panels(2, len(judged), width=2.9, height=2.4, sharey="row", sharex="col")
     for place, (outcome, verdicts) in enumerate(judged):
         for row, quantity in enumerate(QUANTITIES):
             found = [verdict for verdict in verdicts if verdict.quantity == quantity]
-            _draw_differences(panels[row][place], found, _LOSSES[quantity][0])
+            _draw_differences(panels[row][place], found, _COLORS[quantity])
         number = len(outcome.records)
         seeds = f"{number} seeds" if number > 1 else "1 seed"
         panels[0][place].set_title(f"{outcome.title}, {seeds}")
@@ -234,9 +80,8 @@ def draw_verdicts(outcomes: Sequence[Outcome], path: Path) -> bool:
         shown = [verdict for _, found in judged for verdict in found]
         most = max(_extent(verdict) for verdict in shown if verdict.quantity == quantity)
         panels[row][0].set_ylim(-1.2 * most, 1.2 * most)
-    _legend(figure)
-    _save(figure, path)
-    return True
+    write_legend(figure)
+    save(figure, path)
 
 
 def _extent(verdict: Verdict) -> float:
@@ -260,111 +105,47 @@ def _draw_differences(axes: Axes, verdicts: Sequence[Verdict], color: int) -> No
             axes.fill_between(where, low, half, color=shade, alpha=BAND, linewidth=0, label=label)
     differences = [verdict.difference for verdict in verdicts]
     axes.axhline(0, color="0.6", linewidth=0.8)
-    axes.plot(epochs, differences, color=PALETTE[color][0], label="published", **_PUBLISHED)
+    axes.plot(epochs, differences, color=PALETTE[color][0], label="published", **PUBLISHED_LOOK)
 
 
-def _of(outcomes: Sequence[Outcome], dataset: DatasetName) -> list[Outcome]:
-    """Returns the outcomes of a dataset that have an epoch behind them."""
-    return [each for each in outcomes if each.row.dataset == dataset and each.epochs]
+def draw_samplers(rows: Sequence[Sequence[Outcome]], path: Path) -> None:
+    """Draws what the samplers write with the state carried and without, a row a dataset.
+
+    Args:
+        rows: of each dataset the outcomes that have told of samplers.
+        path: the .png to write.
+    """
+    columns = max(len(MEASURES[found[0].is_words]) for found in rows)
+    figure, panels = make_panels(len(rows), columns, width=3.6, height=2.9)
+    for row, found in zip(panels, rows, strict=True):
+        for axes, (name, title) in zip(row, MEASURES[found[0].is_words].items(), strict=True):
+            for place, outcome in enumerate(found):
+                _draw_samplers(axes, place, written_by(outcome), name)
+            axes.set_xticks(range(len(found)), [each.title for each in found])
+            axes.set(title=title)
+            axes.grid(visible=False, axis="x")
+            axes.set_ylim(bottom=0)
+            if not name.endswith("nats_per_char"):
+                axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    write_legend(figure)
+    save(figure, path)
 
 
-def _by_model(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
-    """Returns the outcomes of each model, that of the notebook's recipe first."""
-    grouped: dict[str, list[Outcome]] = {}
-    for outcome in outcomes:
-        grouped.setdefault(outcome.row.model, []).append(outcome)
-    return list(grouped.values())
-
-
-def _is_notebook(outcome: Outcome) -> bool:
-    return outcome.row.recipe == NOTEBOOK
-
-
-def _line(outcome: Outcome) -> str:
-    return "-" if _is_notebook(outcome) else "--"
-
-
-def _recipe(outcome: Outcome) -> str:
-    return "" if _is_notebook(outcome) else f", {outcome.row.recipe}"
-
-
-def _color(outcome: Outcome) -> str:
-    known = outcome.row.model in MODELS
-    return PALETTE[MODELS.index(outcome.row.model) if known else len(MODELS)][0]
-
-
-def _title(outcome: Outcome) -> str:
-    return f"{outcome.records[0].preset.title}, {outcome.parameters:,} parameters"
-
-
-def _scale_by_powers(axes: Axes) -> None:
-    """Makes the axis of sizes logarithmic, with k and M for thousands and millions."""
-
-    def short(value: float, _: int) -> str:
-        for size, letter in ((1e6, "M"), (1e3, "k")):
-            if value >= size:
-                return f"{value / size:g} {letter}"
-        return f"{value:g}"
-
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high / low < 300 else (1,)))
-    axes.xaxis.set_major_formatter(FuncFormatter(short))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _panels(rows: int, columns: int, *, width: float, height: float, **share: Any) -> Any:
-    """Returns a figure and its panels, of inches each, by row and column."""
-    figure, panels = plt.subplots(
-        rows,
-        columns,
-        figsize=(max(width * columns, 6.0), height * rows + 0.5),
-        layout="constrained",
-        squeeze=False,
-        **share,
-    )
-    for axes in panels.flat:
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure, panels
-
-
-def _entries(figure: Figure) -> Iterator[tuple[str, Any]]:
-    for axes in figure.axes:
-        handles, labels = axes.get_legend_handles_labels()
-        yield from zip(labels, handles, strict=True)
-
-
-def _key(figure: Figure, outcomes: Sequence[Outcome], marks: dict[str, dict[str, Any]]) -> None:
-    """Writes above all panels which colour is which model, and what lines and marks mean."""
-    letters = {"alpha": "α", "beta": "β", "gamma": "γ"}
-    looks: dict[str, dict[str, Any]] = {}
-    for outcome in sorted(outcomes, key=lambda each: each.parameters):
-        name = letters.get(outcome.row.model, outcome.row.model)
-        looks.setdefault(name, {"color": _color(outcome), "linestyle": "-"})
-    for recipe, line in {outcome.row.recipe: _line(outcome) for outcome in outcomes}.items():
-        looks[f"{recipe} recipe"] = {"linestyle": line}
-    looks |= {name: {"linestyle": ""} | look for name, look in marks.items()}
-    lines = [Line2D([], [], **{"color": _GREY} | look) for look in looks.values()]
-    figure.legend(lines, looks.keys(), loc="outside upper center", ncols=len(looks), frameon=False)
-
-
-def _legend(figure: Figure) -> None:
-    """Writes one legend for all panels above them."""
-    entries: dict[str, Any] = {}
-    for label, handle in _entries(figure):
-        entries.setdefault(label, handle)
-    figure.legend(
-        entries.values(),
-        entries.keys(),
-        loc="outside upper center",
-        ncols=min(len(entries), 6),
-        frameon=False,
-    )
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with replacing(path) as temporary:
-        # No version or time in it: the same numbers make the same bytes.
-        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
-    plt.close(figure)
+def _draw_samplers(axes: Axes, place: int, written: list[Written], name: str) -> None:
+    """Draws one model's bars, and a line for real text."""
+    bars = [(mode, strategy) for strategy in (GREEDY, PUBLISHED) for mode in MODES]
+    for index, (mode, strategy) in enumerate(bars):
+        one = find(written, mode, strategy)
+        if one is None or name not in one.measures:
+            continue
+        spread, greedy = one.measures[name], strategy == GREEDY
+        color = PALETTE[MODES.index(mode)][0]
+        label = f"{mode}, {strategy.partition(',')[0]}"
+        at = place + (index - 1.5) * _BAR
+        reach = [[spread.mean - spread.lowest], [spread.highest - spread.mean]]
+        look: dict[str, Any] = {"color": "none", "hatch": "////"} if greedy else {"color": color}
+        axes.bar(at, spread.mean, 0.9 * _BAR, edgecolor=color, label=label, yerr=reach, **look)
+    real = find(written, "reference", "")
+    if real is not None and name in real.measures:
+        ends = [place - 2.2 * _BAR, place + 2.2 * _BAR]
+        axes.plot(ends, [real.measures[name].mean] * 2, color="0.1", label="real text")

@@ -2,16 +2,18 @@
 
 from typing import Any
 
-from astra_jax import evaluation, experiments
+from astra_jax import evaluation
 from astra_jax.datasets import Split
+from astra_jax.experiments import restore_model
 from astra_jax.runs import Run
+from study import texts
 
 
 def evaluate(run: Run, split: Split) -> dict[str, Any]:
     """Returns what the newest model of a run comes to on its validation part, JSON-ready."""
-    return evaluation.evaluate(experiments.restore_model(run), run.preset, split).to_dict()
+    return evaluation.evaluate(restore_model(run), run.preset, split).to_dict()
 
 
 def compare_samplers(run: Run, split: Split) -> dict[str, Any]:
     """Returns what it writes with its state carried and without, and what that costs."""
-    raise NotImplementedError  # until study.texts has landed
+    return texts.compare_samplers(run, restore_model(run), split)

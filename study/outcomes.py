@@ -8,9 +8,18 @@ from typing import Any
 
 from astra_jax.errors import InputError
 from astra_jax.metrics import EpochMetrics, Spread
-from astra_jax.presets import override
-from study.plan import NOTEBOOK, Row
+from astra_jax.presets import NOTEBOOK, override
+from study.plan import Row
 from study.records import RunRecord
+
+TEXT_LOSSES = {
+    "carried": "state carried",
+    "windows_128": "windows of 128",
+    "windows_256": "windows of 256",
+}
+WORD_LOSSES = {"all": "all words", "seen": "words trained on", "unseen": "other words"}
+"""Losses over the whole validation part, and what a table calls them. The first is the one that
+models are compared by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +55,11 @@ class Outcome:
     def is_words(self) -> bool:
         """Whether it is of words."""
         return self.row.dataset == "names"
+
+    @property
+    def corpus(self) -> str:
+        """What a person calls what it is trained on."""
+        return self.records[0].corpus.name
 
     @property
     def parameters(self) -> int:
@@ -99,9 +113,9 @@ class Outcome:
         return [number for number in found if number is not None]
 
     @property
-    def headline(self) -> tuple[str, ...]:
-        """Where the evaluation has the loss that models are compared by."""
-        return ("all" if self.is_words else "carried", "loss_nats")
+    def measures(self) -> dict[str, str]:
+        """The losses over the whole validation part, by their names in the evaluation."""
+        return WORD_LOSSES if self.is_words else TEXT_LOSSES
 
 
 def _whole(line: EpochMetrics) -> float:

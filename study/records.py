@@ -12,8 +12,8 @@ from astra_jax.config import Preset, Record, differences
 from astra_jax.corpus import CorpusRecord
 from astra_jax.errors import InputError
 from astra_jax.metrics import EpochMetrics
-from astra_jax.presets import PRESETS, override
-from study.plan import NOTEBOOK, Recipe, Row
+from astra_jax.presets import NOTEBOOK, PRESETS, override
+from study.plan import Recipe, Row
 
 FORMAT = 1
 FOLDER = "runs"

@@ -10,6 +10,7 @@ import jax
 from astra_jax import experiments
 from astra_jax.checkpoints import Checkpoints
 from astra_jax.config import Preset
+from astra_jax.corpus import DATA_DIR_VARIABLE, load_corpus
 from astra_jax.datasets import Dataset, Split
 from astra_jax.errors import TIME_IS_UP, InputError, StoppedError
 from astra_jax.figures import draw_losses
@@ -72,7 +73,9 @@ def advance(row: Row, work: Work, progress: Progress) -> None:
     presets = presets_of(row)
     known = [work.known(row, preset) for preset in presets]
     missing = [
-        preset for preset, record in zip(presets, known, strict=True) if not _is_done(record)
+        preset
+        for preset, record in zip(presets, known, strict=True)
+        if not _is_done(record, work.folder(row, preset.train.seed))
     ]
     if work.is_over:  # What is there may have been trained by a call that was ended before this.
         missing = [each for each in missing if _has_begun(work.folder(row, each.train.seed))]
@@ -85,8 +88,11 @@ def advance(row: Row, work: Work, progress: Progress) -> None:
         _record(row, run, split, together, work)
 
 
-def _is_done(record: RunRecord | None) -> bool:
-    return record is not None and record.is_complete and record.is_measured
+def _is_done(record: RunRecord | None, folder: Path) -> bool:
+    """Whether nothing is to be done for a record; what has no run folder cannot be measured."""
+    if record is None or not record.is_complete:
+        return False
+    return record.is_measured or not _has_begun(folder)
 
 
 def _has_begun(folder: Path) -> bool:
@@ -95,6 +101,12 @@ def _has_begun(folder: Path) -> bool:
 
 def _open(row: Row, presets: Sequence[Preset], work: Work) -> tuple[list[Run], list[Split]]:
     """Begins or goes on with a run for each preset."""
+    found = load_corpus(row.dataset, work.corpus, presets[0].data.level).record
+    if found.origin == "built-in" and work.corpus is None:
+        raise InputError(
+            "the study needs the published corpora: connect to the network, set "
+            f"{DATA_DIR_VARIABLE} to their folder, or pass --corpus FILE"
+        )
     opened = []
     for preset in presets:
         folder = work.folder(row, preset.train.seed)
@@ -163,8 +175,12 @@ def _record(row: Row, run: Run, split: Split, together: int, work: Work) -> None
     if not records.keep(work.out, record) or record.is_measured:
         return
     work.tell(f"{run.preset.title}, seed {record.seed}: what the model comes to, and its texts")
-    evaluation, samplers = measures.evaluate(run, split), measures.compare_samplers(run, split)
-    records.keep(work.out, replace(record, evaluation=evaluation, samplers=samplers))
+    record = replace(
+        record,
+        evaluation=record.evaluation or measures.evaluate(run, split),
+        samplers=record.samplers or measures.compare_samplers(run, split),
+    )
+    records.keep(work.out, record)
     if record.is_complete and not (run.folder / SAMPLES).exists():
         write_samples(run)
         draw_losses(run)

@@ -15,7 +15,8 @@ from study.outcomes import Outcome
 CONFIDENCE = 0.95
 """How often one further run of ours would be inside its interval."""
 
-_NORMAL = float(ndtri((1 + CONFIDENCE) / 2))
+NORMAL = float(ndtri((1 + CONFIDENCE) / 2))
+"""Half of the interval of a normal variable, in its standard deviations."""
 
 Quantity = Literal["train", "validation"]
 QUANTITIES: tuple[Quantity, ...] = ("train", "validation")
@@ -50,14 +51,8 @@ class Verdict:
 
     @property
     def half_width(self) -> float | None:
-        """Half of the interval around our mean for one further run; None of a single run.
-
-        Student's t: mean ± t · s · sqrt(1 + 1/n), s with n - 1 degrees of freedom.
-        """
-        if self.num_runs < 2:
-            return None
-        quantile = float(stdtrit(self.num_runs - 1, (1 + CONFIDENCE) / 2))
-        return quantile * self.ours.std * math.sqrt(1 + 1 / self.num_runs)
+        """Half of the interval around our mean for one further run; None of a single run."""
+        return half_width(self.num_runs) * self.ours.std if self.num_runs > 1 else None
 
     @property
     def is_inside(self) -> bool | None:
@@ -78,7 +73,15 @@ class Verdict:
         """
         if self.batch_std is None:
             return None
-        return _NORMAL * self.batch_std * math.sqrt(1 + 1 / self.num_runs)
+        return NORMAL * self.batch_std * math.sqrt(1 + 1 / self.num_runs)
+
+
+def half_width(num_runs: int) -> float:
+    """Returns half of the interval for one further run, in standard deviations s of at least two.
+
+    Student's t: mean ± t · s · sqrt(1 + 1/n), s with n - 1 degrees of freedom.
+    """
+    return float(stdtrit(num_runs - 1, (1 + CONFIDENCE) / 2)) * math.sqrt(1 + 1 / num_runs)
 
 
 def verdicts_of(outcome: Outcome) -> list[Verdict]:

@@ -1,0 +1,205 @@
+"""What the numbers say, in sentences that are made of them."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+from astra_jax.presets import NOTEBOOK
+from astra_jax.published import PUBLISHED_LOSSES
+from study.contrasts import GOAL_NATS, Contrast, contrasts_of, pairs_of
+from study.outcomes import Outcome
+from study.samplers import GREEDY, PUBLISHED, STATEFUL, STATELESS, find, written_by
+from study.verdicts import CONFIDENCE, NORMAL, Tally, batch_std, half_width, tallies_of, verdicts_of
+
+RISE_NATS = 0.01
+"""From which rise of the validation loss above its lowest a model is said to overfit."""
+
+_HUNDRED = f"{100 * CONFIDENCE:.0f} of 100"
+
+
+def verdicts(outcome: Outcome) -> str:
+    """Returns how the published numbers of a model stand to ours; empty where there are none."""
+    tallies, number = tallies_of(verdicts_of(outcome)), len(outcome.records)
+    if not tallies:
+        return ""
+    if number < 2:
+        first = "of one run there is no interval"
+    elif number == 2:
+        first = (
+            f"two runs leave an interval of {half_width(2):.0f} deviations to either side, "
+            "which says little"
+        )
+    else:
+        judged = sum(tally.judged for tally in tallies)
+        first = (
+            f"{sum(tally.inside for tally in tallies)} of {judged} published numbers are inside "
+            f"the interval that {_HUNDRED} further runs of ours would be in, which leaves "
+            f"{(1 - CONFIDENCE) * judged:.1f} outside by chance"
+        )
+    parts = [first, *(_tally(tally) for tally in tallies)]
+    return f"**{outcome.title}**, {_runs(number)}: {'; '.join(parts)}."
+
+
+def _tally(tally: Tally) -> str:
+    far = tally.farthest
+    told = (
+        f"the {tally.quantity} losses are {_signed(tally.mean_difference)} ours on average, "
+        f"{abs(far.difference):.4f} off at most (epoch {far.epoch})"
+    )
+    batches = [
+        abs(verdict.difference) <= verdict.batch_half_width
+        for verdict in tally.verdicts
+        if verdict.batch_half_width is not None
+    ]
+    if not batches:
+        return told
+    return (
+        f"{told}, and {sum(batches)} of {len(batches)} as near as another batch of the same "
+        f"models would be in {_HUNDRED} cases"
+    )
+
+
+def _signed(nats: float) -> str:
+    return f"{abs(nats):.4f} nats {'above' if nats > 0 else 'below'}"
+
+
+def _runs(number: int) -> str:
+    return "one run" if number == 1 else f"{number} runs"
+
+
+def scatter(outcome: Outcome) -> str:
+    """Returns what a single batch can tell of a model; empty where nothing is known of it."""
+    std = batch_std(outcome)
+    if std is None:
+        return ""
+    apart = NORMAL * math.sqrt(2) * std
+    told = (
+        f"**{outcome.title}**: one batch is {std:.3f} nats off (standard deviation), and two of "
+        f"the same model are less than {apart:.3f} apart in {_HUNDRED} cases"
+    )
+    published = PUBLISHED_LOSSES.get((outcome.row.dataset, outcome.row.model), {})
+    losses = [validation for _, validation in published.values()]
+    steps = [abs(after - before) for before, after in itertools.pairwise(losses)]
+    if not outcome.is_published_setup or not steps:
+        return f"{told}."
+    smaller = sum(step < apart for step in steps)
+    return (
+        f"{told}; {smaller} of the {len(steps)} steps from one published validation loss to the "
+        "next are smaller than that."
+    )
+
+
+def samplers(outcome: Outcome) -> str:
+    """Returns what leaving the state out costs a model; empty where nothing is known of it."""
+    written = written_by(outcome)
+    carried, lost = (find(written, mode, PUBLISHED) for mode in (STATEFUL, STATELESS))
+    if carried is None or lost is None:
+        return ""
+    names = [name for name in carried.measures if name in lost.measures]
+    told = []
+    for name in names:
+        before, after = carried.measures[name].mean, lost.measures[name].mean
+        if name.endswith("nats_per_char"):
+            told.append(
+                f"the network itself has a loss of {after:.2f} nats a character on what it writes "
+                f"without its state, of {before:.2f} with"
+            )
+        elif name == "known_words":
+            of = "are training words" if outcome.is_words else "are words of the corpus"
+            told.append(f"{after:.0%} of its words {of} without, {before:.0%} with")
+    greedy = find(written, STATELESS, GREEDY)
+    if greedy is not None and "repetition" in greedy.measures:
+        share = greedy.measures["repetition"].mean
+        told.append(f"greedily and without, {share:.0%} of what it writes stands there before")
+    return f"**{outcome.title}**: {'; '.join(told)}."
+
+
+def overfitting(outcome: Outcome) -> str:
+    """Returns whether a model overfits; empty where it has no epoch behind it."""
+    if not outcome.epochs:
+        return ""
+    last, best = outcome.epochs[-1], outcome.best_epoch
+    low, end, train = (
+        outcome.of_epoch(epoch, value).mean
+        for epoch, value in (
+            (best, lambda line: line.val_loss_nats),
+            (last, lambda line: line.val_loss_nats),
+            (last, lambda line: line.train_loss_nats),
+        )
+    )
+    so_far = "" if outcome.is_complete else f", as far as it has come (of {outcome.epochs_planned})"
+    if end - low > RISE_NATS:
+        verdict = f"overfits: lowest at epoch {best} with {low:.4f}, {end - low:.4f} higher at "
+    else:
+        verdict = (
+            f"does not overfit: lowest at epoch {best} with {low:.4f}, {end - low:.4f} off at "
+        )
+    return (
+        f"**{outcome.title}** {verdict}epoch {last}{so_far}, where validation is "
+        f"{abs(end - train):.3f} nats {'above' if end > train else 'below'} training."
+    )
+
+
+def scaling(outcomes: Sequence[Outcome]) -> list[str]:
+    """Returns what each model of a dataset and recipe has over the next smaller one."""
+    sentences = []
+    for smaller, larger in itertools.pairwise(outcomes):
+        before, after = (
+            each.of_epoch(each.best_epoch, lambda line: line.val_loss_nats).mean
+            for each in (smaller, larger)
+        )
+        change = "lower" if after < before else "higher"
+        sentences.append(
+            f"With {larger.parameters / smaller.parameters:.1f} times the parameters of "
+            f"{smaller.title}, {larger.title} is {abs(after - before):.3f} nats {change} where "
+            "either is at its lowest."
+        )
+    return sentences
+
+
+def tuned(notebook: Outcome, outcome: Outcome) -> str:
+    """Returns what the tuned recipe brings a model; empty where nothing can be compared."""
+    contrasts = contrasts_of(notebook, outcome)
+    if not contrasts:
+        return ""
+    same = notebook.parameters == outcome.parameters
+    parameters = f"the same {notebook.parameters:,}" if same else f"{outcome.parameters:,}"
+    before, after = (each.furthest[0].training_chars for each in (notebook, outcome))
+    chars = "as many" if after == before else "fewer" if after < before else "**more**"
+    told = ", ".join(_gain(notebook, contrast) for contrast in contrasts)
+    reached = sum(contrast.is_enough for contrast in contrasts)
+    goal = "in all of them" if reached == len(contrasts) else f"in {reached} of {len(contrasts)}"
+    return (
+        f"**{notebook.title}**, {parameters} parameters, {chars} characters trained on: {told}. "
+        f"The goal of {GOAL_NATS} nats is reached {goal}."
+    )
+
+
+def _all_tuned(outcomes: Sequence[Outcome]) -> str:
+    """Returns what the tuned recipes bring, each in the loss that models are compared by."""
+    first = [
+        f"{notebook.title} {_gain(notebook, contrasts[0])}"
+        for notebook, tuned in pairs_of(outcomes)
+        if (contrasts := contrasts_of(notebook, tuned))
+    ]
+    return f"The **tuned recipes**: {'; '.join(first)}." if first else ""
+
+
+def _gain(notebook: Outcome, contrast: Contrast) -> str:
+    error = "" if contrast.error is None else f" ± {contrast.error:.4f}"
+    change = "lower" if contrast.gain > 0 else "higher"
+    measure = notebook.measures[contrast.measure]
+    return f"{abs(contrast.gain):.4f}{error} nats {change} ({measure})"
+
+
+def in_short(outcomes: Sequence[Outcome]) -> list[str]:
+    """Returns what matters most: of each question the first, or the largest, that has an answer."""
+    texts = [each for each in outcomes if each.row.recipe == NOTEBOOK and not each.is_words]
+    asked = [
+        map(verdicts, outcomes),
+        map(scatter, outcomes),
+        map(samplers, outcomes),
+        map(overfitting, reversed(texts)),
+        [_all_tuned(outcomes)],
+    ]
+    return [answer for answers in asked if (answer := next(filter(None, answers), ""))]
