@@ -15,6 +15,7 @@ Level = Literal["char", "byte"]
 OptimizerName = Literal["adamw", "adam"]
 ScheduleName = Literal["cosine", "cosine-by-step", "constant"]
 DecayName = Literal["all", "matrices"]
+DropoutPlace = Literal["states", "outputs"]
 DtypeName = Literal["float32", "float64", "bfloat16"]
 
 
@@ -35,7 +36,7 @@ _LIMITS = dict(
 
 LATER: dict[str, dict[str, Any]] = {
     "DataConfig": dict(start_token=False, dedupe=False, level="char", carry_state=False),
-    "TrainConfig": dict(warmup_steps=0, decay="all"),
+    "TrainConfig": dict(warmup_steps=0, decay="all", dropout_on="states"),
 }
 """Fields that came after a record's first files, and what a file without them means."""
 
@@ -199,6 +200,8 @@ class TrainConfig(Record):
         weight_decay: decoupled decay; 0 for `adam`.
         decay: what decays: `all` parameters, as in the studies, or the `matrices` of the products
             alone, neither biases nor embedding.
+        dropout_on: what dropout falls on: the `states` that a layer hands up and carries on, as in
+            the studies, or its `outputs` alone, the states being carried on whole.
         clip: largest global norm of the gradient; None does not clip.
         seed: fixes weights, split, batches, dropout and the validation estimate.
         dtype: type of the arithmetic; `bfloat16` keeps parameters and states in float32.
@@ -212,6 +215,7 @@ class TrainConfig(Record):
     warmup_steps: int
     weight_decay: float
     decay: DecayName
+    dropout_on: DropoutPlace
     clip: float | None
     seed: int
     dtype: DtypeName

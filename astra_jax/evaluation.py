@@ -8,7 +8,7 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,15 +64,15 @@ class Loss(Record):
     num_targets: int
 
     @classmethod
-    def of_sum(cls, total_nats: float, num_targets: int) -> Self:
+    def of_sum(cls, total_nats: float, num_targets: int) -> "Loss":
         """Returns the mean loss of at least one target."""
-        mean = float(total_nats / num_targets)
-        return cls(loss_nats=mean, bits_per_char=mean / math.log(2), num_targets=int(num_targets))
+        mean = total_nats / num_targets
+        return cls(loss_nats=mean, bits_per_char=mean / math.log(2), num_targets=num_targets)
 
     @classmethod
-    def of(cls, losses: Float[np.ndarray, "*any"]) -> Self:
+    def of(cls, losses: Float[np.ndarray, "*any"]) -> "Loss":
         """Returns the mean of losses in nats, NaN where there is no target."""
-        return cls.of_sum(np.nansum(losses, dtype=np.float64), np.sum(~np.isnan(losses)))
+        return cls.of_sum(float(np.nansum(losses)), int(np.sum(~np.isnan(losses))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,9 +175,10 @@ def _evaluate_text(
     for length in sorted({*WINDOWS, data.seq_len}):
         cut = dataclasses.replace(data, seq_len=length)
         found = losses(cut, cut.cover_rows())
-        windows[length] = Loss.of_sum(found.sums.sum(), found.counts.sum())
+        windows[length] = Loss.of_sum(float(found.sums.sum()), int(found.counts.sum()))
     key = Keys.from_seed(preset.train.seed).validation
-    single = losses(data, data.epoch_rows(key, num_batches))
+    drawn = dataclasses.replace(data, carry_state=False).epoch_rows(key, num_batches)
+    single = losses(data, drawn)
     return TextEvaluation(
         carried=carried_loss(model, data),
         windows=windows,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-from astra_jax.config import DtypeName, ModelConfig
+from astra_jax.config import DropoutPlace, DtypeName, ModelConfig
 from astra_jax.gru import Embedded, GRUWeights, gru, stepper
 from astra_jax.initializers import standard_normal, uniform_fan_in
 
@@ -57,6 +57,7 @@ class GRULanguageModel(nnx.Module):
         config: ModelConfig,
         *,
         dtype: DtypeName = "float32",
+        dropout_on: DropoutPlace = "states",
         backend: str | None = None,
         remat: bool = False,
         rngs: nnx.Rngs,
@@ -66,7 +67,8 @@ class GRULanguageModel(nnx.Module):
         Args:
             config: the shape.
             dtype: of the matrix products.
-            backend: of the recurrence; see `astra_jax.gru.gru`, and so the next.
+            dropout_on: what dropout falls on; see `astra_jax.gru.gru`.
+            backend: of the recurrence; see there, too.
             remat: whether gradients are to cost time rather than memory.
             rngs: where the weights come from.
         """
@@ -75,6 +77,7 @@ class GRULanguageModel(nnx.Module):
         widths = [config.embedding_dim] + [hidden] * (config.num_layers - 1)
         self.config = config
         self.dtype = compute
+        self.dropout_on: DropoutPlace = dropout_on
         self.backend, self.remat = backend, remat
         self.embedding = nnx.Embed(
             config.vocab_size,
@@ -129,6 +132,7 @@ class GRULanguageModel(nnx.Module):
             self.initial_state(tokens.shape[0]) if h_0 is None else h_0,
             keep,
             self.config.dropout,
+            dropout_on=self.dropout_on,
             dtype=self.dtype,
             backend=self.backend,
             remat=self.remat,

@@ -1,7 +1,7 @@
 """The six models of the two studies, one row each, and how a field of them is changed."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 from astra_jax.config import DataConfig, DatasetName, ModelConfig, Preset, TrainConfig
 from astra_jax.errors import InputError
@@ -10,7 +10,7 @@ _SHAKESPEARE = {
     **dict(vocab_size=65, dropout=0.1, layer_norm=False),
     **dict(dataset="shakespeare", batch_size=64, seq_len=128, train_fraction=0.9),
     **dict(start_token=False, dedupe=False, level="char", carry_state=False),
-    **dict(optimizer="adamw", weight_decay=0.01, decay="all", clip=1.0),
+    **dict(optimizer="adamw", weight_decay=0.01, decay="all", dropout_on="states", clip=1.0),
     **dict(schedule="cosine", warmup_steps=0),
     **dict(seed=0, dtype="float32"),
 }
@@ -18,7 +18,7 @@ _NAMES = {
     **dict(vocab_size=28, layer_norm=False),
     **dict(dataset="names", batch_size=64, seq_len=16, train_fraction=0.8),
     **dict(start_token=False, dedupe=False, level="char", carry_state=False),
-    **dict(optimizer="adam", weight_decay=0.0, decay="all", clip=None),
+    **dict(optimizer="adam", weight_decay=0.0, decay="all", dropout_on="states", clip=None),
     **dict(schedule="constant", warmup_steps=0),
     **dict(steps_per_epoch=None, seed=0, dtype="float32"),
 }
@@ -74,7 +74,8 @@ PRESETS: dict[tuple[DatasetName, str], Preset] = {
 }
 """The published models by dataset and name."""
 
-NOTEBOOK, TUNED = "notebook", "tuned"
+NOTEBOOK: Literal["notebook"] = "notebook"
+TUNED: Literal["tuned"] = "tuned"
 """The recipes: that of the studies, and one that reaches a lower loss from as many characters."""
 
 TUNED_FIELDS: dict[tuple[DatasetName, str], dict[str, Any]] = {}

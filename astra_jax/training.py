@@ -155,6 +155,7 @@ class Trainer:
         return GRULanguageModel(
             self.preset.model,
             dtype=self.preset.train.dtype,
+            dropout_on=self.preset.train.dropout_on,
             backend=self.backend,
             remat=self.remat,
             rngs=nnx.Rngs(params=key),

@@ -17,6 +17,7 @@ STUDIES: dict[str, tuple[Any, ...]] = {
     "schedule": ("cosine", "constant"),
     "warmup_steps": (0,),
     "decay": ("all",),
+    "dropout_on": ("states",),
 }
 """Fields of a recipe whose other values neither study has, and those that they have."""
 

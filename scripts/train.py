@@ -91,6 +91,8 @@ class Arguments:
     """L, number of stacked GRU layers."""
     dropout: Annotated[float | None, of_preset("dropout")] = None
     """Share of the carried state zeroed at every training step, from 0 to below 1."""
+    dropout_on: Annotated[str | None, of_preset("dropout_on")] = None
+    """What is zeroed: states, as they are carried on, or outputs, what a layer hands up, alone."""
     layer_norm: Annotated[FlagConversionOff[bool] | None, of_preset("layer_norm")] = None
     """LayerNorm before the head, True or False."""
 

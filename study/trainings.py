@@ -111,14 +111,14 @@ def _open(row: Row, presets: Sequence[Preset], work: Work) -> tuple[list[Run], l
     for preset in presets:
         folder = work.folder(row, preset.train.seed)
         if _has_begun(folder):
-            opened.append(experiments.resume(folder, work.corpus, _fields(preset)))
+            opened.append(experiments.resume(folder, work.corpus, fields_of(preset)))
         else:
             opened.append(experiments.begin(preset, work.corpus, folder))
     runs, splits = zip(*opened, strict=True)
     return list(runs), list(splits)
 
 
-def _fields(preset: Preset) -> dict[str, object]:
+def fields_of(preset: Preset) -> dict[str, object]:
     """Returns all that a run must agree with its preset in; the vocabulary is the corpus's."""
     parts = (preset.model, preset.data, preset.train)
     values = {name: value for part in parts for name, value in part.to_dict().items()}

@@ -35,6 +35,7 @@ TRAIN: dict[str, Any] = dict(
     warmup_steps=0,
     weight_decay=0.01,
     decay="all",
+    dropout_on="states",
     clip=1.0,
     seed=0,
     dtype="float32",
@@ -61,6 +62,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = dict(
     learning_rate=rates,
     schedule=st.sampled_from(["cosine", "cosine-by-step", "constant"]),
     decay=st.sampled_from(["all", "matrices"]),
+    dropout_on=st.sampled_from(["states", "outputs"]),
     weight_decay=rates,
     clip=st.none() | st.floats(min_value=0, exclude_min=True, max_value=1e300),
     seed=st.integers(min_value=0, max_value=2**32 - 1),
@@ -115,7 +117,7 @@ def test_from_dict_names_missing_and_unknown_fields(cls: Any, values: dict[str, 
 def test_record_from_before_a_field_came_means_what_was_done_then() -> None:
     for cls, values, since in (
         (DataConfig, DATA, {"start_token", "dedupe", "level", "carry_state"}),
-        (TrainConfig, TRAIN, {"warmup_steps", "decay"}),
+        (TrainConfig, TRAIN, {"warmup_steps", "decay", "dropout_on"}),
     ):
         older = {name: value for name, value in values.items() if name not in since}
         assert set(LATER[cls.__name__]) == since

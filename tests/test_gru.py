@@ -78,6 +78,21 @@ def test_gru_computes_its_equations(shape, backend: str):
         np.testing.assert_array_equal(h_n[index], hiddens[index][-1])
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dropped_outputs_are_handed_up_and_whole_states_carried_on(backend: str):
+    layers, ids, table, h_0, keep = random_inputs(*SHAPES[-1])
+    with jax.enable_x64(True):
+        on_device = jax.tree.map(jnp.asarray, (layers, Embedded(table, ids), h_0, keep))
+        how = dict(dropout=DROPOUT, dropout_on="outputs", backend=backend)
+        hiddens, h_n = jax.jit(functools.partial(gru, **how))(*on_device)
+    expected = table[ids]
+    for index, weights in enumerate(layers):
+        whole = equations(weights, expected, h_0[index], np.ones_like(keep[index]), 0.0)
+        expected = whole * keep[index] / (1 - DROPOUT)
+        np.testing.assert_allclose(hiddens[index], expected, rtol=0, atol=2e-14)
+        np.testing.assert_allclose(h_n[index], whole[-1], rtol=0, atol=2e-14)
+
+
 @functools.cache
 def gradients_of_the_scan(shape, dropped: bool):
     arguments = jax.tree.map(jnp.asarray, random_inputs(*shape))

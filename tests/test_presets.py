@@ -59,6 +59,7 @@ TABLE: dict[str, list[Any]] = {
     "carry_state":     [False] * 6,
     "warmup_steps":    [0] * 6,
     "decay":           ["all"] * 6,
+    "dropout_on":      ["states"] * 6,
     "seed":            [0] * 6,
     "dtype":           ["float32"] * 6,
     # Section 2: what the notebooks call their files and models.

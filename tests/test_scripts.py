@@ -506,7 +506,7 @@ FLAGS = {
     "train.py": "--model --dataset --corpus --out --resume --epochs --steps-per-epoch --batch-size "
     "--seq-len --learning-rate --embedding-dim --hidden-dim --num-layers --dropout --optimizer "
     "--schedule --weight-decay --clip --seed --dtype --summary --dry-run --quiet --start-token "
-    "--dedupe --level --recipe --carry-state --warmup-steps --decay "
+    "--dedupe --level --recipe --carry-state --warmup-steps --decay --dropout-on "
     "--no-compile-cache",
     "sample.py": "--prompt --length --num --greedy --temperature --top-k --stateless --seed "
     "--corpus --on-unknown --quiet --no-compile-cache",

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 import jax
 from jaxtyping import Array, Bool, DTypeLike, Float
 
+from astra_jax.config import DropoutPlace
 from astra_jax.gru.fused import fused_gru
 from astra_jax.gru.inputs import Embedded, Inputs
-from astra_jax.gru.layerwise import layerwise
+from astra_jax.gru.layerwise import drop_outputs, layerwise
 from astra_jax.gru.pallas import pallas_gru
 from astra_jax.gru.scan import scan_gru
 from astra_jax.gru.segments import segmented
@@ -43,6 +44,7 @@ def gru(
     keep: Bool[Array, "L T B H"] | None = None,
     dropout: float = 0.0,
     *,
+    dropout_on: DropoutPlace = "states",
     dtype: DTypeLike | None = None,
     backend: str | None = None,
     remat: bool = False,
@@ -68,12 +70,15 @@ def gru(
         keep: which elements of each new state survive dropout; None drops nothing.
         dropout: the probability that `keep` was drawn with: survivors are divided by
             `1 - dropout`.
+        dropout_on: `states`, as above, or `outputs`: what a layer hands up is dropped out, the
+            state being carried on whole, as in Zaremba, Sutskever and Vinyals 2014
+            (arXiv:1409.2329).
         dtype: type of the matrix products' operands; None takes that of the state.
         backend: a name out of `BACKENDS`, which then runs or raises; None chooses.
         remat: whether the backward pass is to compute states anew rather than find them kept.
 
     Returns:
-        The states of each layer after every step, and the last of them.
+        What each layer hands up after every step, and the last states.
 
     Raises:
         ValueError: there is no such backend, or the shapes do not fit together.
@@ -84,6 +89,8 @@ def gru(
     run = BACKENDS[backend or CHOICES[jax.default_backend()]]
     if remat:
         run = functools.partial(segmented, run)
+    if dropout_on == "outputs":
+        run = functools.partial(drop_outputs, run)
     return run(layers, inputs, h_0, keep, dropout, h_0.dtype if dtype is None else dtype)
 
 

@@ -1,4 +1,4 @@
-"""A stack of layers, one after the other."""
+"""A stack of layers, one after the other, and dropout between them."""
 
 from collections.abc import Callable, Sequence
 
@@ -29,3 +29,23 @@ def layerwise(
         hiddens.append(inputs)
         last.append(h_n)
     return hiddens, jnp.stack(last)
+
+
+def drop_outputs(
+    run: Callable[..., tuple[list[Float[Array, "T B H"]], Float[Array, "L B H"]]],
+    layers: Sequence[GRUWeights],
+    inputs: Inputs,
+    h_0: Float[Array, "L B H"],
+    keep: Bool[Array, "L T B H"] | None,
+    dropout: float,
+    dtype: DTypeLike,
+) -> tuple[list[Float[Array, "T B H"]], Float[Array, "L B H"]]:
+    """Runs layers by a backend for stacks, and drops out what they hand up, not what they carry."""
+
+    def one(weights, inputs, h_0, kept, dropout, dtype):
+        (states,), h_n = run([weights], inputs, h_0[None], None, 0.0, dtype)
+        if kept is None:
+            return states, h_n[0]
+        return jnp.where(kept, states * (1 / (1 - dropout)), jnp.zeros_like(states)), h_n[0]
+
+    return layerwise(one, layers, inputs, h_0, keep, dropout, dtype)

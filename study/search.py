@@ -1,0 +1,276 @@
+"""The search for a better recipe, by trials on the training part alone.
+
+The part that the study trains on is parted once more: most of it trains, its end, or of words a
+random share, is the development set that trials are judged by. The validation part is not read.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from astra_jax import experiments, strict_json
+from astra_jax.atomic import write_text
+from astra_jax.config import DatasetName, Preset
+from astra_jax.corpus import load_corpus
+from astra_jax.datasets import Split, split_corpus
+from astra_jax.errors import TIME_IS_UP, InputError, StoppedError
+from astra_jax.evaluation import running_text, words_of
+from astra_jax.fitting import FitOptions, fit, steps_in_epoch
+from astra_jax.presets import PRESETS, override
+from astra_jax.progress import Progress
+from astra_jax.runs import CONFIG, Run
+from astra_jax.training import Keys
+from study import measures
+from study.trainings import Work, fields_of
+
+FORMAT = 1
+FOLDER = "search"
+"""Of the run folders, and, under the study's results, of one file a search."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A recipe that is tried.
+
+    Attributes:
+        why: what is hoped for.
+        changes: fields that it has otherwise than the preset.
+    """
+
+    why: str
+    changes: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What its run folder is called: the changes, or that there are none."""
+        fields = (
+            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in self.changes.items()
+        )
+        return ",".join(fields) or "notebook"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """The trials of one model.
+
+    Attributes:
+        dataset: of the model.
+        model: its name in the presets.
+        epochs: of every trial, fewer than the preset's where a whole training takes long.
+        trials: in the order of the search; each was thought of when those before it were known.
+    """
+
+    dataset: DatasetName
+    model: str
+    epochs: int
+    trials: Sequence[Trial]
+
+    @property
+    def name(self) -> str:
+        """What its file and its folder are called."""
+        return f"{self.dataset}-{self.model}"
+
+    def preset(self, trial: Trial) -> Preset:
+        """Returns what a trial trains.
+
+        Raises:
+            InputError: it is another model, or learns from more characters than the preset.
+        """
+        published = override(PRESETS[self.dataset, self.model], epochs=self.epochs)
+        preset = override(published, **trial.changes)
+        if preset.name != published.name or _characters(preset) > _characters(published):
+            raise InputError(f"{trial.name} is another model, or learns from more characters")
+        return preset
+
+
+def conduct_search(search: Search, work: Work, progress: Progress) -> None:
+    """Does the trials that are not yet known, as far as there is time, and writes them down.
+
+    Raises:
+        StoppedError: a signal came; the next call goes on.
+        InputError: what there is is of another search, and as `fitting.fit` does, like the others.
+    """
+    known = read_trials(work.out, search)
+    for trial in search.trials:
+        found = known.get(trial.name)
+        if found is not None and found["preset"] == _of_vocabulary(found, search.preset(trial)):
+            continue
+        run, split = _trained(search, trial, work, progress)
+        if run is None or split is None:
+            return
+        known[trial.name] = _result(trial, run, split)
+        _write(work.out, search, known)
+
+
+def _trained(
+    search: Search, trial: Trial, work: Work, progress: Progress
+) -> tuple[Run | None, Split | None]:
+    """Trains a trial to its end; returns nothing where there is no time for it."""
+    folder = work.runs / FOLDER / search.name / trial.name
+    if (folder / CONFIG).is_file():
+        text, fields = str(_development_text(search, work)), fields_of(search.preset(trial))
+        run, split = experiments.resume(folder, text, fields)
+    elif work.is_over:
+        return None, None
+    else:
+        text = str(_development_text(search, work))
+        run, split = experiments.begin(search.preset(trial), text, folder)
+    work.tell(f"{run.preset.title}, trial {trial.name}")
+    try:
+        fit(run, split, progress, FitOptions(deadline=work.deadline))
+    except StoppedError as stop:
+        if stop.number != TIME_IS_UP:
+            raise
+        return None, None
+    return run, split
+
+
+def _development_text(search: Search, work: Work) -> Path:
+    """Writes what the study trains on into a file, a corpus of its own."""
+    preset = PRESETS[search.dataset, search.model]
+    corpus = load_corpus(search.dataset, work.corpus)
+    split = split_corpus(corpus.text, preset.data, Keys.from_seed(0).split)
+    if search.dataset == "names":
+        text = "\n".join(words_of(split.train, split.vocabulary))
+    else:
+        text = corpus.text[: len(running_text(split.train))]
+    path = work.runs / FOLDER / f"{search.dataset}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text)
+    return path
+
+
+def _of_vocabulary(found: dict[str, Any], preset: Preset) -> dict[str, Any]:
+    """Returns the preset with the vocabulary that a result's corpus had."""
+    return override(preset, vocab_size=found["preset"]["model"]["vocab_size"]).to_dict()
+
+
+def _characters(preset: Preset) -> int:
+    """Returns what a training reads: of windows in characters, of words in passes over them."""
+    steps = preset.train.steps_per_epoch
+    batch = 1 if steps is None else steps * preset.data.batch_size * preset.data.seq_len
+    return preset.train.epochs * batch
+
+
+def _result(trial: Trial, run: Run, split: Split) -> dict[str, Any]:
+    """Returns what a trial has come to, JSON-ready."""
+    lines = run.metrics()
+    return {
+        "name": trial.name,
+        "why": trial.why,
+        "changes": dict(trial.changes),
+        "preset": run.preset.to_dict(),
+        "train_loss_nats": lines[-1].train_loss_nats,
+        "development": measures.evaluate(run, split),
+        "steps": len(lines) * steps_in_epoch(run.preset, split.train),
+        "corpus_sha256": run.corpus.sha256,
+        "environment": run.environment,
+    }
+
+
+def read_trials(out: Path, search: Search) -> dict[str, dict[str, Any]]:
+    """Returns the results of the trials that are known, by name."""
+    path = out / FOLDER / f"{search.name}.json"
+    if not path.is_file():
+        return {}
+    found = strict_json.read(path)
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise InputError(f"{path} is no search of format {FORMAT}: put back what was there")
+    return {trial["name"]: trial for trial in found["trials"]}
+
+
+def _write(out: Path, search: Search, known: Mapping[str, dict[str, Any]]) -> None:
+    """Writes the trials in the order of the search."""
+    path = out / FOLDER / f"{search.name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    trials = [known[trial.name] for trial in search.trials if trial.name in known]
+    record = {"format": FORMAT, "search": search.name, "epochs": search.epochs, "trials": trials}
+    write_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def _text(**changes: Any) -> dict[str, Any]:
+    return {"dropout": 0.0, "schedule": "cosine-by-step", **changes}
+
+
+SEARCHES: tuple[Search, ...] = (
+    Search(
+        dataset="shakespeare",
+        model="alpha",
+        epochs=10,
+        trials=(
+            Trial(why="what all others are held against", changes={}),
+            Trial(
+                why="a small model that sees its text 16 times does not overfit",
+                changes=dict(dropout=0.0),
+            ),
+            Trial(
+                why="a rate that falls smoothly may begin higher",
+                changes=_text(warmup_steps=100, learning_rate=5e-3),
+            ),
+            Trial(why="higher still", changes=_text(warmup_steps=100, learning_rate=8e-3)),
+            Trial(
+                why="twice the steps from as many characters",
+                changes=_text(
+                    warmup_steps=200, learning_rate=5e-3, batch_size=32, steps_per_epoch=400
+                ),
+            ),
+            Trial(
+                why="both",
+                changes=_text(
+                    warmup_steps=200, learning_rate=8e-3, batch_size=32, steps_per_epoch=400
+                ),
+            ),
+            Trial(
+                why="four times the steps",
+                changes=_text(
+                    warmup_steps=400, learning_rate=5e-3, batch_size=16, steps_per_epoch=800
+                ),
+            ),
+            Trial(
+                why="windows twice as long, as many steps",
+                changes=_text(
+                    warmup_steps=200,
+                    learning_rate=5e-3,
+                    batch_size=32,
+                    seq_len=256,
+                    steps_per_epoch=200,
+                ),
+            ),
+            Trial(
+                why="states carried from window to window",
+                changes=_text(
+                    warmup_steps=200,
+                    learning_rate=5e-3,
+                    batch_size=32,
+                    steps_per_epoch=400,
+                    carry_state=True,
+                ),
+            ),
+            Trial(
+                why="more decay, of the matrices alone",
+                changes=_text(
+                    warmup_steps=200,
+                    learning_rate=5e-3,
+                    batch_size=32,
+                    steps_per_epoch=400,
+                    weight_decay=0.1,
+                    decay="matrices",
+                ),
+            ),
+            Trial(
+                why="a little dropout after all",
+                changes=_text(
+                    warmup_steps=200,
+                    learning_rate=5e-3,
+                    batch_size=32,
+                    steps_per_epoch=400,
+                    dropout=0.03,
+                ),
+            ),
+        ),
+    ),
+)
+"""All searches."""

@@ -1,0 +1,80 @@
+"""The log of the search: what was tried, what it brought, failures among it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from astra_jax.atomic import write_text
+from astra_jax.presets import PRESETS, TUNED_FIELDS
+from study.search import FOLDER, SEARCHES, Search, read_trials
+
+LOG = "log.md"
+
+_INTRODUCTION = """\
+# The search for a better recipe
+
+Same model, no more training characters than the notebook's recipe, and no look at the validation
+part: of what the study trains on, the last tenth (of names, a random fifth) is held back, and
+trials are judged by the loss on it. One seed each, so differences of some thousandths of a nat say
+nothing. The trials stand in the order in which they were thought of. This page is written by
+`python scripts/study.py --only search`, which does those that are missing.
+"""
+
+
+def write_log(out: Path) -> Path | None:
+    """Writes the log of all searches that have results; returns the file, if there are any.
+
+    Raises:
+        InputError: the results of a search are damaged.
+    """
+    found = [(search, read_trials(out, search)) for search in SEARCHES]
+    sections = [_section(search, trials) for search, trials in found if trials]
+    if not sections:
+        return None
+    write_text(out / LOG, "\n".join([_INTRODUCTION, *sections]))
+    return out / LOG
+
+
+def _section(search: Search, trials: Mapping[str, dict[str, Any]]) -> str:
+    preset = PRESETS[search.dataset, search.model]
+    rows = [trials[trial.name] for trial in search.trials if trial.name in trials]
+    length = (
+        ""
+        if search.epochs == preset.train.epochs
+        else (f" Trials have {search.epochs} epochs, a whole training {preset.train.epochs}.")
+    )
+    path = f"{FOLDER}/{search.name}.json"
+    missing = len(search.trials) - len(rows)
+    open_ = f" {missing} of {len(search.trials)} trials are not done yet." if missing else ""
+    return "\n".join(
+        [
+            f"## {preset.title}",
+            "",
+            f"Losses in nats, from [{search.name}.json]({path}).{length}{open_}",
+            "",
+            *_table(rows, TUNED_FIELDS.get((search.dataset, search.model))),
+            "",
+        ]
+    )
+
+
+def _table(rows: Sequence[dict[str, Any]], tuned: Mapping[str, Any] | None) -> list[str]:
+    """Returns the trials as a table in Markdown; that of the tuned recipe is bold."""
+    names = [name for name in ("windows_128", "carried", "all") if name in rows[0]["development"]]
+    titles = {"windows_128": "128 characters", "carried": "state carried", "all": "every letter"}
+    head = ["changed", "hoped for", "train", *(titles[name] for name in names), "difference"]
+    lines = [f"| {' | '.join(head)} |", "|---|---|" + "---:|" * (len(head) - 2)]
+    base = rows[0]["development"][names[0]]["loss_nats"] if not rows[0]["changes"] else None
+    for row in rows:
+        losses = [row["development"][name]["loss_nats"] for name in names]
+        difference = "–" if base is None or not row["changes"] else f"{losses[0] - base:+.4f}"
+        cells = [_changes(row["changes"]), row["why"], f"{row['train_loss_nats']:.4f}"]
+        cells += [*(f"{loss:.4f}" for loss in losses), difference]
+        if tuned is not None and row["changes"] == dict(tuned):
+            cells[0] = f"**{cells[0]}: the tuned recipe**"
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _changes(changes: Mapping[str, Any]) -> str:
+    return ", ".join(f"`{name}` {value}" for name, value in changes.items()) or "nothing"
