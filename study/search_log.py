@@ -6,7 +6,8 @@ from typing import Any
 
 from astra_jax.atomic import write_text
 from astra_jax.presets import PRESETS, TUNED_FIELDS
-from study.search import FOLDER, SEARCHES, Search, read_trials
+from study.search import FOLDER, Search, read_trials
+from study.trials import SEARCHES
 
 LOG = "log.md"
 

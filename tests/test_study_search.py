@@ -16,6 +16,7 @@ from astra_jax.training import Keys
 from study import search, search_log
 from study.search import Search, Trial, conduct_search
 from study.trainings import Work
+from study.trials import SEARCHES
 from tests.trainings import TEXT, WORDS, Silent
 
 ROWS: dict[tuple[DatasetName, str], Preset] = {
@@ -93,7 +94,7 @@ def test_another_model_or_more_characters_are_no_trial(changes: dict[str, object
 
 def test_every_trial_of_the_study_can_be(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.undo()
-    for each in search.SEARCHES:
+    for each in SEARCHES:
         names = [each.preset(trial) and trial.name for trial in each.trials]
         assert len(set(names)) == len(names)
         assert names[0] == "notebook"
