@@ -62,7 +62,11 @@ def test_carried_loss_is_that_of_one_pass_whatever_the_chunks(
     _, split = begin(EXACT)
     assert isinstance(split.validation, StoredWindows) == stored
     data = evaluation.running_text(split.validation)
-    tokens = data.tokens.windows(np.zeros(1, int), len(data))[0] if stored else data.tokens
+    tokens = (
+        data.tokens.windows(np.zeros(1, int), len(data))[0]
+        if isinstance(data, StoredWindows)
+        else data.tokens
+    )
     model = make_model(EXACT)
     with arithmetic("float64"):
         found = evaluation.carried_loss(model, data, chunk)

@@ -66,6 +66,7 @@ def make_model(run: Run, always: int | None = None) -> GRULanguageModel:
     if always is not None:
         bias = np.zeros(run.preset.model.vocab_size, np.float32)
         bias[always] = 1000.0
+        assert model.head.bias is not None
         model.head.bias[...] = jnp.asarray(bias)
     return model
 
