@@ -22,8 +22,8 @@ nothing. The trials stand in the order in which they were thought of. This page 
 """
 
 
-def write_log(out: Path) -> Path | None:
-    """Writes the log of all searches that have results; returns the file, if there are any.
+def write_log(out: Path) -> list[Path]:
+    """Writes the log of all searches that have results; returns the file, or none.
 
     Raises:
         InputError: the results of a search are damaged.
@@ -31,9 +31,9 @@ def write_log(out: Path) -> Path | None:
     found = [(search, read_trials(out, search)) for search in SEARCHES]
     sections = [_section(search, trials) for search, trials in found if trials]
     if not sections:
-        return None
+        return []
     write_text(out / LOG, "\n".join([_INTRODUCTION, *sections]))
-    return out / LOG
+    return [out / LOG]
 
 
 def _section(search: Search, trials: Mapping[str, dict[str, Any]]) -> str:

@@ -107,13 +107,12 @@ def test_the_log_tells_every_trial_and_which_became_the_recipe(
     place = work(tmp_path, corpora["shakespeare"])
     trials = tiny("shakespeare", {}, {"dropout": 0.0}, {"clip": None})
     monkeypatch.setattr(search_log, "SEARCHES", [trials])
-    assert search_log.write_log(place.out) is None
+    assert search_log.write_log(place.out) == []
     two = Search(dataset="shakespeare", model="alpha", epochs=1, trials=trials.trials[:2])
     conduct_search(two, place, Silent())
     tuned = {("shakespeare", "alpha"): {"dropout": 0.0}}
     monkeypatch.setattr(search_log, "TUNED_FIELDS", tuned)
-    path = search_log.write_log(place.out)
-    assert path is not None
+    (path,) = search_log.write_log(place.out)
     log = path.read_text(encoding="utf-8")
     results = json.loads((place.out / "search" / "shakespeare-alpha.json").read_bytes())["trials"]
     base, other = (trial["development"]["windows_128"]["loss_nats"] for trial in results)
