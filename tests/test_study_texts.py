@@ -187,6 +187,16 @@ def test_comparison_follows_from_the_seed(text: tuple[Run, Split]) -> None:
     assert all(len(how["text"]) == len("ROMEO: ") + 30 for how in found["samplers"])
 
 
+def test_real_text_is_what_stands_after_the_context(text: tuple[Run, Split]) -> None:
+    run, split = text
+    data, decode = texts._Texts.of(split, 5, 40), run.vocabulary.decode
+    validation = builtin_corpus.play()[2700:3000]
+    pairs = zip(data.context, data.real, strict=True)
+    places = [validation.index(decode(before) + decode(after)) for before, after in pairs]
+    # From the first character to the last, equally far apart.
+    assert places == [0, 62, 125, 187, 250]
+
+
 def test_too_short_a_text_to_go_on_from_is_refused(text: tuple[Run, Split]) -> None:
     with pytest.raises(InputError, match=r"has 300 characters, and texts of 291 .* need 301"):
         compare_samplers(text[0], make_model(text[0]), text[1], num=2, length=291)
