@@ -184,7 +184,7 @@ def score_tables(scored: Sequence[tuple[Subject, Sequence[Scorecard]]]) -> list[
     for subject, cards in scored:
         rows = [(_about(card), card.evaluation.to_dict()) for card in cards]
         if len(cards) > 1:
-            about = [f"{subject.name}\nmean ± std of {len(cards)}", "", "", "", ""]
+            about = [f"{subject.name}\nmean ± std of {len(cards)}", "", "", ""]
             rows.append((about, sum_up([values for _, values in rows])))
         for about, values in rows:
             cells = dict(_cells(values))
@@ -197,24 +197,20 @@ def score_tables(scored: Sequence[tuple[Subject, Sequence[Scorecard]]]) -> list[
 def _table(cells: dict[str, str]) -> Table:
     table = Table(title="validation loss: nats, and bits below", title_justify="left")
     table.add_column("run")
-    for header in ("parameters", "trained on\ncharacters", "time"):
-        table.add_column(header, justify="right")
-    table.add_column("machine")
-    for header in cells:
-        table.add_column(header, justify="right")
+    for header in ("parameters", "characters\ntrained on", "training\ntime", *cells):
+        table.add_column(header, justify="right", no_wrap=True)
     return table
 
 
 def _about(card: Scorecard) -> list[str]:
     run = card.run
-    text = f"{run.corpus.name}{', built-in' if run.uses_builtin_text else ''}"
     seconds = card.train_seconds
+    what = f"{run.preset.title} on {run.corpus.name}"
     return [
-        f"{run.folder.resolve().name}\n{run.preset.title} on {text}",
+        "\n".join([run.folder.resolve().name, what, _machine(run.environment)]),
         f"{run.preset.model.num_parameters:,}",
         f"{card.trained_chars:,}",
         "–" if seconds is None else duration(seconds),
-        _machine(run.environment),
     ]
 
 
@@ -237,12 +233,17 @@ def _cells(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in values.items():
         title = TITLES.get(name, f"windows of {name.removeprefix('windows_')}")
         if name == "one_batch":
-            yield title, f"{_number(value['mean'])}\n± {_number(value['std'])}"
+            mean, std = (_mean(value[part]) for part in ("mean", "std"))
+            yield title, f"{mean:.4f}\n± {std:.4f}"
         elif name == "seen_share":
             yield title, _number(value, percent=True)
         elif name not in ("kind", "num_targets"):
             pair = value and (_number(value["loss_nats"]), _number(value["bits_per_char"]))
             yield title, "\n".join(pair) if pair else "–"
+
+
+def _mean(value: Any) -> float:
+    return Spread.from_dict(value).mean if isinstance(value, dict) else value
 
 
 def _number(value: Any, *, percent: bool = False) -> str:

@@ -192,9 +192,11 @@ class _Texts:
     ) -> str:
         """Returns what a reader is shown of a sampler: a text that begins as samples do."""
         del ids
-        begin = default_prompt(self.vocabulary)
-        how = dict(length=SHOWN_CHARS, stateful=stateful)
-        return generate(model, self.vocabulary, begin, strategy, key, **how)[0]
+        begin, length = default_prompt(self.vocabulary), SHOWN_CHARS
+        (text,) = generate(
+            model, self.vocabulary, begin, strategy, key, length=length, stateful=stateful
+        )
+        return text
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,7 @@ class _Words:
     @classmethod
     def of(cls, split: Split, num: int) -> "_Words":
         vocabulary = split.vocabulary
+        assert vocabulary.end_id is not None
         words = words_of(split.validation, vocabulary)[:num]  # Their order is a random one.
         real = np.full((len(words), max(map(len, words)) + 1), IGNORE, np.int32)
         for row, word in zip(real, words, strict=True):

@@ -511,6 +511,7 @@ FLAGS = {
     "sample.py": "--prompt --length --num --greedy --temperature --top-k --stateless --seed "
     "--corpus --on-unknown --quiet --no-compile-cache",
     "names_study.py": "--runs --out --epochs --corpus",
+    "evaluate.py": "--best --corpus --batches --json",
     "convert.py": "--notebook-dir --trust-shapes --weights-only",
     "validate.py": "--model --dataset --weights --level --steps --characters --dtype --seed "
     "--corpus --json --trust-shapes",
@@ -607,6 +608,49 @@ def test_run_without_checkpoints_is_refused(trained: Trained, tmp_path: Path) ->
     message = "run/checkpoints holds no checkpoint: train first"
     require_refusal(tmp_path, message, "sample.py", tmp_path / "run")
 
+    require_refusal(tmp_path, message, "evaluate.py", tmp_path / "run")
+
+
+def test_evaluate_prints_a_row_for_each_run_and_writes_all_numbers(
+    trained: Trained, tmp_path: Path
+) -> None:
+    path = tmp_path / "scores.json"
+    runs = trained.text, trained.words
+    result = call("evaluate.py", *runs, "--batches", 3, "--json", path)
+    assert (result.code, result.err.count("\n")) == (0, 1)
+    assert result.err.startswith(WARNING)
+    scores = json.loads(path.read_text())
+    text, words = (subject["runs"][0] for subject in scores["subjects"])
+    (metrics,) = Run.open(trained.text).metrics()
+    assert text["evaluation"]["windows_16"]["loss_nats"] == metrics.val_loss_nats
+    assert (text["num_parameters"], text["trained_chars"]) == (1173, 2 * 4 * 16)
+    assert text["train_seconds"] == pytest.approx(metrics.train_seconds, abs=1e-3)
+    assert words["evaluation"]["all"]["loss_nats"] == pytest.approx(
+        Run.open(trained.words).metrics()[0].val_loss_nats, rel=1e-6
+    )
+    # Each kind has columns of its own; losses stand there in nats, below them in bits.
+    assert "built-in" in result.out
+    for loss in (text["evaluation"]["carried"], words["evaluation"]["all"]):
+        assert f" {loss['loss_nats']:.4f} " in result.out
+        assert f" {loss['bits_per_char']:.4f} " in result.out
+    assert all(len(line) <= 140 for line in result.out.splitlines()[:-1])
+    assert str(trained.folder) not in path.read_text()
+
+
+def test_evaluate_finds_a_text_that_has_moved_where_it_is_told(
+    trained: Trained, tmp_path: Path
+) -> None:
+    shutil.copytree(trained.words, tmp_path / "run")
+    config = tmp_path / "run" / "config.json"
+    gone = str(tmp_path / "gone.txt")
+    config.write_text(config.read_text().replace(str(trained.folder / "words.txt"), gone))
+    message = f"run was begun on {gone}, which is not there: give the text by --corpus FILE"
+    require_refusal(tmp_path, message, "evaluate.py", tmp_path / "run")
+    before = contents(tmp_path)
+    told = ["--corpus", trained.folder / "words.txt"]
+    assert "names-custom on words.txt" in succeed("evaluate.py", tmp_path / "run", *told)
+    assert contents(tmp_path) == before
+
 
 def require_refusal(folder: Path, message: str, script: str, *arguments: object) -> None:
     """Fails unless the script ends with one clear line, code 2, and nothing changed in a folder."""
@@ -678,6 +722,13 @@ REFUSALS: list[tuple[str, str, str]] = [
         "x.onnx: a .onnx file is made for other programs, and is not",
     ),
     ("sample.py", "PTH --corpus short.txt", "65 classes, the vocabulary of short.txt has 2"),
+    ("evaluate.py", "", "no run folder is given: name at least one"),
+    ("evaluate.py", "full", "full is not a run folder: it has no config.json"),
+    ("evaluate.py", "PTH", "PTH is not a run folder: it has no config.json"),
+    ("evaluate.py", "RUN --batches 0", "--batches must be at least 1, got 0"),
+    ("evaluate.py", "RUN --json taken.pth", "taken.pth exists already: choose another name"),
+    ("evaluate.py", "WORDS --corpus missing.txt", "cannot read the corpus missing.txt: No such"),
+    ("evaluate.py", "WORDS --corpus dot.txt", "WORDS was begun on words.txt .* found dot.txt"),
     ("convert.py", "RUN", "nothing to write: give a destination or --notebook-dir"),
     ("convert.py", "RUN taken.pth", "taken.pth exists already: choose another name"),
     ("convert.py", "RUN taken.safetensors", "taken.safetensors exists already: choose another"),

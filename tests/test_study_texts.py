@@ -66,6 +66,7 @@ def make_model(run: Run, always: int | None = None) -> GRULanguageModel:
     if always is not None:
         bias = np.zeros(run.preset.model.vocab_size, np.float32)
         bias[always] = 1000.0
+        assert model.head.bias is not None
         model.head.bias[...] = jnp.asarray(bias)
     return model
 
@@ -184,6 +185,16 @@ def test_comparison_follows_from_the_seed(text: tuple[Run, Split]) -> None:
     assert {how["mode"] for how in found["samplers"]} == {"stateful", "stateless"}
     assert found["kind"] == "text"
     assert all(len(how["text"]) == len("ROMEO: ") + 30 for how in found["samplers"])
+
+
+def test_real_text_is_what_stands_after_the_context(text: tuple[Run, Split]) -> None:
+    run, split = text
+    data, decode = texts._Texts.of(split, 5, 40), run.vocabulary.decode
+    validation = builtin_corpus.play()[2700:3000]
+    pairs = zip(data.context, data.real, strict=True)
+    places = [validation.index(decode(before) + decode(after)) for before, after in pairs]
+    # From the first character to the last, equally far apart.
+    assert places == [0, 62, 125, 187, 250]
 
 
 def test_too_short_a_text_to_go_on_from_is_refused(text: tuple[Run, Split]) -> None:
