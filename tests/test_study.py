@@ -217,7 +217,7 @@ def test_rows_that_cannot_be_trained_are_refused_in_one_line(
     asked: Asked, workplace: Workplace, corpora: dict[str, str], tmp_path: Path
 ):
     for flags, message in (
-        (["--only", "delta"], "error: the study has no 'delta': choose from alpha, names-alpha, p"),
+        (["--only", "delta"], "error: the study has no 'delta': choose from alpha, names-alpha, "),
         (["--seeds", 0], "error: --seeds must be from 1 to 1024, got 0"),
         (["--budget", -1], "error: --budget must be at least 0 minutes, got -1"),
         ([], "error: the study needs the published corpora: connect to the network, set"),
