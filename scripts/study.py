@@ -24,8 +24,9 @@ from astra_jax.cli import default
 from astra_jax.errors import InputError
 from astra_jax.progress import ConsoleProgress
 from study.course import conduct, outlook
-from study.plan import choose
+from study.plan import choose, chooses_search
 from study.trainings import Work
+from study.trials import SEARCHES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +34,8 @@ class Arguments:
     """What of the study is done, for how long, and where it goes."""
 
     only: Annotated[str | None, default("the whole study")] = None
-    """Rows of the study, parted by commas: alpha, names-beta, gamma-tuned, ...; page is none of
-    them, and writes the page alone."""
+    """Rows of the study, parted by commas: alpha, names-beta, gamma-tuned, ...; search tries what
+    may become a tuned recipe, page writes the pages alone."""
     seeds: Annotated[int | None, default("as many as planned")] = None
     """Runs of each row, of seeds 0, 1, ..."""
     budget: Annotated[float | None, default("until all is done")] = None
@@ -68,14 +69,16 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     """Goes on with the study, and writes its page."""
     rows, work = choose(arguments.only, arguments.seeds), arguments.work()
+    searches = SEARCHES if chooses_search(arguments.only) else ()
     if arguments.dry_run:
         print(outlook(rows, work))
         return
-    if rows:
+    trains = bool(rows or searches)
+    if trains:
         cluster.split_cpu()
         cli.teller(False)(compile_cache.enable())
-    with ConsoleProgress(quiet=not rows) as progress:
-        written = conduct(rows, work, progress)
+    with ConsoleProgress(quiet=not trains) as progress:
+        written = conduct(rows, work, progress, searches)
     for path in written:
         print(f"wrote {path}")
 

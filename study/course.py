@@ -9,14 +9,18 @@ from astra_jax.progress import Progress, duration
 from astra_jax.runs import METRICS, Run
 from study.page import write_page
 from study.plan import Row, presets_of
+from study.search import Search, conduct_search
+from study.search_log import write_log
 from study.trainings import Work, advance
 
 
-def conduct(rows: Sequence[Row], work: Work, progress: Progress) -> list[Path]:
-    """Brings rows as far as there is time for, one after the other, and writes the page.
+def conduct(
+    rows: Sequence[Row], work: Work, progress: Progress, searches: Sequence[Search] = ()
+) -> list[Path]:
+    """Brings rows and searches as far as there is time for, and writes the pages.
 
     Returns:
-        The files of the page.
+        The files of the pages.
 
     Raises:
         StoppedError: a signal came; the next call goes on.
@@ -24,7 +28,9 @@ def conduct(rows: Sequence[Row], work: Work, progress: Progress) -> list[Path]:
     """
     for row in rows:
         advance(row, work, progress)
-    return write_page(work.out)
+    for search in searches:
+        conduct_search(search, work, progress)
+    return [*write_log(work.out), *write_page(work.out)]
 
 
 def outlook(rows: Sequence[Row], work: Work) -> str:

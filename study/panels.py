@@ -24,6 +24,8 @@ MODELS = {"alpha": "α", "beta": "β", "gamma": "γ"}
 BAND = 0.18
 """Opacity of the range of the seeds."""
 
+DPI = 150
+
 GREY = "0.35"
 PUBLISHED_LOOK: dict[str, Any] = {"linestyle": "", "marker": "o", "ms": 4.5, "mfc": "none"}
 
@@ -124,5 +126,5 @@ def save(figure: Figure, path: Path) -> None:
     """Writes the file and closes the figure."""
     with replacing(path) as temporary:
         # No version or time in it: the same numbers make the same bytes.
-        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+        figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
     plt.close(figure)

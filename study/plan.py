@@ -11,8 +11,8 @@ from astra_jax.presets import NOTEBOOK, TUNED, TUNED_FIELDS, find_preset, overri
 
 Recipe = Literal["notebook", "tuned"]
 
-PAGE = "page"
-"""Names no row but the page alone, where rows are chosen."""
+PAGE, SEARCH = "page", "search"
+"""Name no row, where rows are chosen, but the page alone, and the search for tuned recipes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def choose(only: str | None, seeds: int | None, plan: Sequence[Row] | None = Non
     """Returns the rows of the plan that are asked for.
 
     Args:
-        only: their names, parted by commas; None is all; `page` is none.
+        only: their names, parted by commas; None is all; `page` and `search` are none.
         seeds: of each; None is as many as planned.
         plan: to choose from; None is the study's.
 
@@ -92,12 +92,21 @@ def choose(only: str | None, seeds: int | None, plan: Sequence[Row] | None = Non
         raise InputError(f"--seeds must be from 1 to {MAX_SEEDS}, got {seeds}")
     rows = [row for row in (PLAN if plan is None else plan) if preset_of(row)]
     if only is not None:
-        wanted = {name.strip() for name in only.split(",")}
+        wanted = _names(only)
         known = [row.name for row in rows]
-        if unknown := sorted(wanted - {*known, PAGE}):
+        if unknown := sorted(wanted - {*known, PAGE, SEARCH}):
             raise InputError(
                 f"the study has no {', '.join(map(repr, unknown))}: choose from "
-                f"{', '.join([*known, PAGE])}"
+                f"{', '.join([*known, SEARCH, PAGE])}"
             )
         rows = [row for row in rows if row.name in wanted]
     return rows if seeds is None else [replace(row, seeds=seeds) for row in rows]
+
+
+def chooses_search(only: str | None) -> bool:
+    """Whether what is asked for has the search for tuned recipes in it, as the whole study has."""
+    return only is None or SEARCH in _names(only)
+
+
+def _names(only: str) -> set[str]:
+    return {name.strip() for name in only.split(",")}

@@ -6,7 +6,8 @@ from typing import Any
 
 from astra_jax.atomic import write_text
 from astra_jax.presets import PRESETS, TUNED_FIELDS
-from study.search import FOLDER, SEARCHES, Search, read_trials
+from study.search import FOLDER, Search, read_trials
+from study.trials import SEARCHES
 
 LOG = "log.md"
 
@@ -21,8 +22,8 @@ nothing. The trials stand in the order in which they were thought of. This page 
 """
 
 
-def write_log(out: Path) -> Path | None:
-    """Writes the log of all searches that have results; returns the file, if there are any.
+def write_log(out: Path) -> list[Path]:
+    """Writes the log of all searches that have results; returns the file, or none.
 
     Raises:
         InputError: the results of a search are damaged.
@@ -30,9 +31,9 @@ def write_log(out: Path) -> Path | None:
     found = [(search, read_trials(out, search)) for search in SEARCHES]
     sections = [_section(search, trials) for search, trials in found if trials]
     if not sections:
-        return None
+        return []
     write_text(out / LOG, "\n".join([_INTRODUCTION, *sections]))
-    return out / LOG
+    return [out / LOG]
 
 
 def _section(search: Search, trials: Mapping[str, dict[str, Any]]) -> str:

@@ -16,6 +16,7 @@ from astra_jax.training import Keys
 from study import search, search_log
 from study.search import Search, Trial, conduct_search
 from study.trainings import Work
+from study.trials import SEARCHES
 from tests.trainings import TEXT, WORDS, Silent
 
 ROWS: dict[tuple[DatasetName, str], Preset] = {
@@ -93,7 +94,7 @@ def test_another_model_or_more_characters_are_no_trial(changes: dict[str, object
 
 def test_every_trial_of_the_study_can_be(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.undo()
-    for each in search.SEARCHES:
+    for each in SEARCHES:
         names = [each.preset(trial) and trial.name for trial in each.trials]
         assert len(set(names)) == len(names)
         assert names[0] == "notebook"
@@ -106,13 +107,12 @@ def test_the_log_tells_every_trial_and_which_became_the_recipe(
     place = work(tmp_path, corpora["shakespeare"])
     trials = tiny("shakespeare", {}, {"dropout": 0.0}, {"clip": None})
     monkeypatch.setattr(search_log, "SEARCHES", [trials])
-    assert search_log.write_log(place.out) is None
+    assert search_log.write_log(place.out) == []
     two = Search(dataset="shakespeare", model="alpha", epochs=1, trials=trials.trials[:2])
     conduct_search(two, place, Silent())
     tuned = {("shakespeare", "alpha"): {"dropout": 0.0}}
     monkeypatch.setattr(search_log, "TUNED_FIELDS", tuned)
-    path = search_log.write_log(place.out)
-    assert path is not None
+    (path,) = search_log.write_log(place.out)
     log = path.read_text(encoding="utf-8")
     results = json.loads((place.out / "search" / "shakespeare-alpha.json").read_bytes())["trials"]
     base, other = (trial["development"]["windows_128"]["loss_nats"] for trial in results)

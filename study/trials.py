@@ -1,0 +1,51 @@
+"""What was tried in search of better recipes, in the order in which it was thought of."""
+
+from typing import Any
+
+from study.search import Search, Trial
+
+
+def _trial(why: str, base: dict[str, Any] | None = None, **changes: Any) -> Trial:
+    return Trial(why=why, changes={**(base or {}), **changes})
+
+
+# Half the batch and twice the steps, so that as many characters are read.
+_ALPHA = dict(dropout=0.0, schedule="cosine-by-step")
+_ALPHA_HALF = _ALPHA | dict(
+    warmup_steps=200, learning_rate=5e-3, batch_size=32, steps_per_epoch=400
+)
+_BETA_HALF = dict(
+    **dict(dropout=0.0, schedule="cosine-by-step", warmup_steps=200, learning_rate=3e-3),
+    **dict(batch_size=32, steps_per_epoch=500, epochs=8),
+)
+
+# fmt: off
+SEARCHES: tuple[Search, ...] = (
+    Search(dataset="shakespeare", model="alpha", epochs=10, trials=(
+        _trial("what all others are held against"),
+        _trial("a small model that sees its text 16 times does not overfit", dropout=0.0),
+        _trial("a rate that falls smoothly may begin higher", _ALPHA,
+               warmup_steps=100, learning_rate=5e-3),
+        _trial("higher still", _ALPHA, warmup_steps=100, learning_rate=8e-3),
+        _trial("twice the steps from as many characters", _ALPHA_HALF),
+        _trial("both", _ALPHA_HALF, learning_rate=8e-3),
+        _trial("four times the steps", _ALPHA_HALF,
+               warmup_steps=400, batch_size=16, steps_per_epoch=800),
+        _trial("windows twice as long, no more steps", _ALPHA_HALF,
+               seq_len=256, steps_per_epoch=200),
+        _trial("states carried from window to window", _ALPHA_HALF, carry_state=True),
+        _trial("more decay, of the matrices alone", _ALPHA_HALF,
+               weight_decay=0.1, decay="matrices"),
+        _trial("a little dropout after all", _ALPHA_HALF, dropout=0.03),
+    )),
+    Search(dataset="shakespeare", model="beta", epochs=15, trials=(
+        _trial("what all others are held against"),
+        _trial("what was best for Astra-α; half the epochs, as it will overfit", _BETA_HALF),
+        _trial("dropout that leaves the carried state alone", _BETA_HALF,
+               dropout=0.2, dropout_on="outputs"),
+        _trial("more of it", _BETA_HALF, dropout=0.35, dropout_on="outputs"),
+        _trial("the study's dropout, half as much", _BETA_HALF, dropout=0.05),
+    )),
+)
+# fmt: on
+"""All searches."""
