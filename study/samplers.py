@@ -1,5 +1,6 @@
 """What the runs of a model write with their state carried and without, taken together."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -26,8 +27,8 @@ MEASURES: dict[bool, dict[str, str]] = {
 }
 """What is told of running text, and of words, by the name that it has in a record."""
 
-GREEDY, PUBLISHED = "greedy", "top-k 30, temperature 1.0"
-"""The samplers of which the study printed texts."""
+GREEDY, PUBLISHED = "greedy", "top-k, temperature 1.0"
+"""The samplers of which the study printed texts; how many characters are the top differs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ def written_by(outcome: Outcome) -> list[Written]:
 def find(written: list[Written], mode: str, strategy: str) -> Written | None:
     """Returns what one sampler writes, if it is among these."""
     for one in written:
-        if (one.mode, one.strategy) == (mode, strategy):
+        if (one.mode, re.sub(r"top-k \d+", "top-k", one.strategy)) == (mode, strategy):
             return one
     return None
 
