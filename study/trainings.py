@@ -11,7 +11,7 @@ from astra_jax import experiments
 from astra_jax.checkpoints import Checkpoints
 from astra_jax.config import Preset
 from astra_jax.corpus import DATA_DIR_VARIABLE, load_corpus
-from astra_jax.datasets import Dataset, Split
+from astra_jax.datasets import Split
 from astra_jax.errors import TIME_IS_UP, InputError, StoppedError
 from astra_jax.figures import draw_losses
 from astra_jax.fitting import FitOptions, fit_together, steps_in_epoch
@@ -20,6 +20,7 @@ from astra_jax.progress import Progress
 from astra_jax.runs import CONFIG, SAMPLES, Run
 from astra_jax.samples import write_samples
 from astra_jax.saving import SavePolicy
+from astra_jax.scorecards import trained_chars
 from study import measures, records
 from study.plan import Row, presets_of
 from study.records import RunRecord
@@ -204,12 +205,5 @@ def _standing(
         runs_together=records.continued(before, epochs, together),
         steps_done=steps_done,
         steps_planned=steps * run.preset.train.epochs,
-        training_chars=round(steps_done * _chars_of_a_step(run.preset, split.train)),
+        training_chars=trained_chars(run.preset, split, steps_done),
     )
-
-
-def _chars_of_a_step(preset: Preset, data: Dataset) -> float:
-    """Returns the targets of a step; of words, which differ in length, the mean over them all."""
-    if data.max_steps is None:
-        return preset.data.batch_size * preset.data.seq_len
-    return data.num_targets / data.max_steps

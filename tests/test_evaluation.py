@@ -18,7 +18,7 @@ from astra_jax.presets import override
 from astra_jax.saving import SavePolicy, Saver, Training
 from astra_jax.scorecards import Subject, scores_record, sum_up
 from astra_jax.training import Trainer
-from tests.trainings import TEXT, WORDS, Begin
+from tests.trainings import TEXT, WORDS, Begin, random_model
 
 EXACT = override(TEXT, num_layers=1, dtype="float64")
 WHOLE_WORDS = override(
@@ -26,21 +26,8 @@ WHOLE_WORDS = override(
 )
 
 
-def make_model(preset: Preset, seed: int = 0) -> GRULanguageModel:
-    """Returns a model that remembers: random biases, and states that show in the logits."""
-    with arithmetic(preset.train.dtype):
-        model = GRULanguageModel(preset.model, dtype=preset.train.dtype, rngs=nnx.Rngs(params=seed))
-        rng = np.random.default_rng(seed)
-        params = jax.tree.map(
-            lambda leaf: jnp.asarray(leaf + rng.normal(0, 0.7, leaf.shape), leaf.dtype),
-            nnx.state(model),
-        )
-        nnx.update(model, params)
-    return model
-
-
 def evaluate_text(preset: Preset, split: Split, **options: int) -> TextEvaluation:
-    found = evaluate(make_model(preset), preset, split, **options)
+    found = evaluate(random_model(preset), preset, split, **options)
     assert isinstance(found, TextEvaluation)
     return found
 
@@ -52,7 +39,7 @@ def whole_pass(model: GRULanguageModel, tokens: jax.Array) -> float:
     return float(-logits[np.arange(len(logits)), np.asarray(tokens[1:])].mean())
 
 
-@pytest.mark.parametrize("chunk", [13, 100, 599, 4096])
+@pytest.mark.parametrize("chunk", [13, 599, 4096])
 @pytest.mark.parametrize("stored", [False, True], ids=["memory", "file"])
 def test_carried_loss_is_that_of_one_pass_whatever_the_chunks(
     begin: Begin, monkeypatch: pytest.MonkeyPatch, chunk: int, stored: bool
@@ -67,7 +54,7 @@ def test_carried_loss_is_that_of_one_pass_whatever_the_chunks(
         if isinstance(data, StoredWindows)
         else data.tokens
     )
-    model = make_model(EXACT)
+    model = random_model(EXACT)
     with arithmetic("float64"):
         found = evaluation.carried_loss(model, data, chunk)
         expected = whole_pass(model, jnp.asarray(tokens))
@@ -80,7 +67,7 @@ def test_windows_are_the_full_pass_of_training(begin: Begin) -> None:
     run, split = begin(EXACT)
     found, data = evaluate_text(run.preset, split), split.validation
     with arithmetic("float64"):
-        params = nnx.state(make_model(run.preset))
+        params = nnx.state(random_model(run.preset))
         losses = Trainer(run.preset, 1).evaluate(params, data, data.cover_rows())
     assert found.windows[16].loss_nats == losses.mean_of_targets
     assert {loss.num_targets for loss in found.windows.values()} == {found.carried.num_targets}
@@ -108,7 +95,7 @@ def test_single_batches_scatter_around_the_mean_over_all_windows(begin: Begin) -
     with arithmetic("float64"):
         data = evaluation.running_text(split.validation)
         every = np.arange(len(data) - data.seq_len - 1)[:, None]
-        params = nnx.state(make_model(run.preset))
+        params = nnx.state(random_model(run.preset))
         losses = Trainer(run.preset, 1).evaluate(params, data, every)
     means, batch, spread = losses.sums / losses.counts, data.batch_size, found.one_batch
     assert abs(spread.mean - means.mean()) < 4 * means.std() / np.sqrt(batch * 400)
@@ -140,7 +127,7 @@ def test_words_seen_and_unseen_are_all_words(
     monkeypatch.setattr(evaluation, "WORDS_AT_ONCE", at_once)
     preset = override(WHOLE_WORDS, start_token=start_token, dtype="float64")
     run, split = experiments.begin(preset, repeated, tmp_path / "run")
-    model, data = make_model(run.preset), split.validation
+    model, data = random_model(run.preset), split.validation
     found = evaluate(model, run.preset, split)
     assert isinstance(found, WordsEvaluation)
     with arithmetic("float64"):
@@ -164,7 +151,7 @@ def test_words_seen_and_unseen_are_all_words(
 def test_distinct_words_have_none_that_were_seen(repeated: str, tmp_path: Path) -> None:
     preset = override(WHOLE_WORDS, dedupe=True)
     run, split = experiments.begin(preset, repeated, tmp_path / "run")
-    found = evaluate(make_model(run.preset), run.preset, split)
+    found = evaluate(random_model(run.preset), run.preset, split)
     assert isinstance(found, WordsEvaluation)
     assert (found.seen, found.seen_share, found.unseen) == (None, 0.0, found.all)
 
@@ -175,7 +162,7 @@ def test_several_seeds_are_summed_up_number_by_number(
     preset = override(WHOLE_WORDS, train_fraction=0.8)
     group, splits = experiments.begin_group(preset, corpora["names"], tmp_path / "group", 2)
     for seed, run in enumerate(group.runs):
-        state = Trainer(run.preset, 1).state_of(nnx.state(make_model(preset, seed)))
+        state = Trainer(run.preset, 1).state_of(nnx.state(random_model(preset, seed)))
         experiments.import_state(run, state._replace(step=jnp.asarray(7, jnp.int32)))
     subject = Subject.open(group.folder)
     cards = list(subject.score())
@@ -209,12 +196,12 @@ def test_a_checkpoint_tells_what_was_done_until_it(begin: Begin) -> None:
             times = dict(chars_per_s=1.0, train_seconds=10.0 + epoch, eval_seconds=5.0)
             line = EpochMetrics(epoch=epoch, step=7 * epoch, val_loss_nats=loss, **known, **times)
             history = history.finish(line)
-            state = trainer.state_of(nnx.state(make_model(run.preset, epoch)))
+            state = trainer.state_of(nnx.state(random_model(run.preset, epoch)))
             state = state._replace(step=jnp.asarray(line.step, jnp.int32))
             saver.finish(line, Training(state, history))
     for best, epoch, seconds in ((False, 2, 23.0), (True, 1, 11.0)):
         (card,) = Subject.open(run.folder, best=best).score(best=best, num_batches=2)
         assert (card.step, card.trained_chars) == (7 * epoch, 7 * epoch * 4 * 16)
         assert card.train_seconds == seconds
-        model = make_model(run.preset, epoch)
+        model = random_model(run.preset, epoch)
         assert card.evaluation == evaluate(model, run.preset, split, num_batches=2)

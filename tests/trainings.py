@@ -4,12 +4,15 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from astra_jax import experiments
+from astra_jax.config import Preset
 from astra_jax.datasets import Split
 from astra_jax.metrics import EpochMetrics
+from astra_jax.model import GRULanguageModel, arithmetic
 from astra_jax.presets import PRESETS, override
 from astra_jax.progress import Snapshot
 from astra_jax.runs import Run
@@ -42,3 +45,17 @@ def without_times(metrics: list[EpochMetrics]) -> list[EpochMetrics]:
 def final_params(run: Run) -> list[np.ndarray]:
     model = experiments.restore_model(run)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model))]
+
+
+def random_model(preset: Preset, seed: int = 0) -> GRULanguageModel:
+    """Returns a model that remembers: random biases too, and states that show in the logits."""
+    rng = np.random.default_rng(seed)
+    with arithmetic(preset.train.dtype):
+        graph, shapes = nnx.split(nnx.eval_shape(lambda: _new(preset)))
+        drawn = jax.tree.map(lambda leaf: rng.normal(0, 0.7, leaf.shape), shapes)
+        params = jax.tree.map(lambda leaf, a: jnp.asarray(a, leaf.dtype), shapes, drawn)
+        return nnx.merge(graph, params)
+
+
+def _new(preset: Preset) -> GRULanguageModel:
+    return GRULanguageModel(preset.model, dtype=preset.train.dtype, rngs=nnx.Rngs(params=0))
