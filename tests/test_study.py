@@ -10,9 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from astra_jax import experiments, fitting, pace, stopping
 from astra_jax.config import Preset
@@ -75,6 +78,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     return asked
 
 
+EVALUATE, COMPARE_SAMPLERS = measures.evaluate, measures.compare_samplers
 Workplace = Callable[..., Work]
 
 
@@ -139,15 +143,35 @@ def test_a_command_trains_what_is_missing_once_and_writes_the_page(
     assert asked.seeds == [0, 1, 2, 3, 0, 1]
 
 
-def test_words_are_recorded_with_the_targets_that_they_have(asked: Asked, workplace: Workplace):
+def test_words_are_recorded_with_the_targets_that_they_have_and_models_are_asked(
+    asked: Asked, workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+):
+    del asked
+    monkeypatch.setattr(measures, "evaluate", EVALUATE)
+    monkeypatch.setattr(measures, "compare_samplers", COMPARE_SAMPLERS)
+    evaluation = made_evaluation(2.0, words=True)
+    evaluate = mock.Mock(return_value=SimpleNamespace(to_dict=lambda: evaluation))
+    compare = mock.Mock(return_value=made_samplers(words=True))
+    monkeypatch.setattr(measures.evaluation, "evaluate", evaluate)
+    monkeypatch.setattr(measures.texts, "compare_samplers", compare)
+    finished: list[Path] = []
+    monkeypatch.setattr(trainings, "write_samples", lambda run: finished.append(run.folder))
     work = workplace(dataset="names")
     course.conduct([WORDS], work, Silent())
     first, second = records.read_all(work.out)
-    run = experiments.resume(work.folder(WORDS, 0), work.corpus)[1]
-    steps = run.train.max_steps
+    run, split = experiments.resume(work.folder(WORDS, 0), work.corpus)
+    steps = split.train.max_steps
     assert steps is not None
-    assert first.training_chars == round(14 * run.train.num_targets / steps)
+    assert first.training_chars == round(14 * split.train.num_targets / steps)
     assert first.preset == override(second.preset, seed=0)
+    assert (first.evaluation, first.samplers) == (evaluation, made_samplers(words=True))
+    assert finished == [work.folder(WORDS, seed) for seed in (0, 1)]
+    newest = nnx.state(experiments.restore_model(run))
+    for asked_of in (evaluate.call_args_list[0].args[0], compare.call_args_list[0].args[1]):
+        same = jax.tree.map(
+            lambda one, other: bool((one == other).all()), newest, nnx.state(asked_of)
+        )
+        assert all(jax.tree.leaves(same))
 
 
 class Clock(Silent):
@@ -227,10 +251,10 @@ def test_rows_that_cannot_be_trained_are_refused_in_one_line(
         assert result.err.startswith(message)
     assert not (tmp_path / "r").exists()
     work = workplace()
-    course.conduct([dataclasses.replace(TEXT, seeds=1)], work, Silent())
+    course.conduct([TEXT], work, Silent())
     other = dataclasses.replace(work, corpus=corpora["names"])
     with pytest.raises(InputError, match=r"seed-0\.json is of text\.txt, and .* of words\.txt"):
-        course.conduct([TEXT], other, Silent())
+        course.conduct([dataclasses.replace(TEXT, seeds=3)], other, Silent())
     path = work.out / "runs" / "shakespeare-alpha-notebook-seed-0.json"
     values = json.loads(path.read_text())
     values["preset"]["train"]["learning_rate"] = 0.5
@@ -596,21 +620,6 @@ def test_a_row_of_several_recipes_is_refused():
     other = dataclasses.replace(one, preset=override(one.preset, seed=1, learning_rate=0.1))
     with pytest.raises(InputError, match=r"seed-1\.json is not of the recipe and corpus of"):
         outcomes_of([one, other])
-
-
-def test_models_are_asked_by_the_evaluation(workplace: Workplace, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(plan, "preset_of", tiny)
-    monkeypatch.setattr(measures, "compare_samplers", lambda run, split: {})
-    written: list[Path] = []
-    monkeypatch.setattr(trainings, "write_samples", lambda run: written.append(run.folder))
-    work = workplace()
-    trainings.advance(dataclasses.replace(TEXT, seeds=1), work, Silent())
-    (record,) = records.read_all(work.out)
-    assert record.evaluation is not None
-    assert written == [work.folder(TEXT, 0)]
-    assert (written[0] / "loss.png").is_file()
-    whole = record.evaluation["windows_16"]["loss_nats"]
-    assert whole == pytest.approx(record.epochs[-1].val_loss_nats, rel=1e-6)
 
 
 def test_long_epochs_are_saved_on_the_way(monkeypatch: pytest.MonkeyPatch):
