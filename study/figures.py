@@ -95,8 +95,8 @@ def _draw_differences(axes: Axes, verdicts: Sequence[Verdict], color: int) -> No
     by_runs = [verdict.half_width for verdict in verdicts]
     by_batch = [verdict.batch_half_width for verdict in verdicts]
     for halves, shade, label in (
-        (by_runs, PALETTE[color][0], "95 % interval for one more run"),
-        (by_batch, "0.5", "for one more batch, were all runs alike"),
+        (by_runs, PALETTE[color][0], "95 % for one more run"),
+        (by_batch, "0.5", "95 % for one more batch"),
     ):
         known = [(epoch, half) for epoch, half in zip(epochs, halves, strict=True) if half]
         if known:

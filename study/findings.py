@@ -9,16 +9,31 @@ from astra_jax.published import PUBLISHED_LOSSES
 from study.contrasts import GOAL_NATS, Contrast, contrasts_of, pairs_of
 from study.outcomes import Outcome
 from study.samplers import GREEDY, PUBLISHED, STATEFUL, STATELESS, find, written_by
-from study.verdicts import CONFIDENCE, NORMAL, Tally, batch_std, half_width, tallies_of, verdicts_of
+from study.verdicts import (
+    CONFIDENCE,
+    NORMAL,
+    Quantity,
+    Tally,
+    batch_std,
+    half_width,
+    tallies_of,
+    verdicts_of,
+)
 
 RISE_NATS = 0.01
 """From which rise of the validation loss above its lowest a model is said to overfit."""
 
+_LOSSES: dict[Quantity, str] = {"train": "training", "validation": "validation"}
 _HUNDRED = f"{100 * CONFIDENCE:.0f} of 100"
 
 
-def verdicts(outcome: Outcome) -> str:
-    """Returns how the published numbers of a model stand to ours; empty where there are none."""
+def verdicts(outcome: Outcome, *, short: bool = False) -> str:
+    """Returns how the published numbers of a model stand to ours; empty where there are none.
+
+    Args:
+        outcome: our runs of it.
+        short: whether the differences are left out.
+    """
     tallies, number = tallies_of(verdicts_of(outcome)), len(outcome.records)
     if not tallies:
         return ""
@@ -36,15 +51,15 @@ def verdicts(outcome: Outcome) -> str:
             f"the interval that {_HUNDRED} further runs of ours would be in, which leaves "
             f"{(1 - CONFIDENCE) * judged:.1f} outside by chance"
         )
-    parts = [first, *(_tally(tally) for tally in tallies)]
+    parts = [first, *([] if short else map(_tally, tallies))]
     return f"**{outcome.title}**, {_runs(number)}: {'; '.join(parts)}."
 
 
 def _tally(tally: Tally) -> str:
     far = tally.farthest
     told = (
-        f"the {tally.quantity} losses are {_signed(tally.mean_difference)} ours on average, "
-        f"{abs(far.difference):.4f} off at most (epoch {far.epoch})"
+        f"the {_LOSSES[tally.quantity]} losses are {_signed(tally.mean_difference)} ours on "
+        f"average, {abs(far.difference):.4f} off at most (epoch {far.epoch})"
     )
     batches = [
         abs(verdict.difference) <= verdict.batch_half_width
@@ -127,17 +142,16 @@ def overfitting(outcome: Outcome) -> str:
             (last, lambda line: line.train_loss_nats),
         )
     )
-    so_far = "" if outcome.is_complete else f", as far as it has come (of {outcome.epochs_planned})"
-    if end - low > RISE_NATS:
-        verdict = f"overfits: lowest at epoch {best} with {low:.4f}, {end - low:.4f} higher at "
+    so_far = "" if outcome.is_complete else f" (of {outcome.epochs_planned}, as far as it has come)"
+    at_end = f"epoch {last}{so_far}"
+    if best == last:
+        told = f"does not overfit: its validation loss is at its lowest, {low:.4f}, at {at_end}"
     else:
-        verdict = (
-            f"does not overfit: lowest at epoch {best} with {low:.4f}, {end - low:.4f} off at "
-        )
-    return (
-        f"**{outcome.title}** {verdict}epoch {last}{so_far}, where validation is "
-        f"{abs(end - train):.3f} nats {'above' if end > train else 'below'} training."
-    )
+        name = "overfits" if end - low > RISE_NATS else "does not overfit"
+        rise = f"{end - low:.4f} higher at {at_end}"
+        told = f"{name}: its validation loss is lowest at epoch {best} with {low:.4f}, {rise}"
+    gap = f"{abs(end - train):.3f} nats {'above' if end > train else 'below'} training"
+    return f"**{outcome.title}** {told}, {gap} there."
 
 
 def scaling(outcomes: Sequence[Outcome]) -> list[str]:
@@ -196,7 +210,7 @@ def in_short(outcomes: Sequence[Outcome]) -> list[str]:
     """Returns what matters most: of each question the first, or the largest, that has an answer."""
     texts = [each for each in outcomes if each.row.recipe == NOTEBOOK and not each.is_words]
     asked = [
-        map(verdicts, outcomes),
+        (verdicts(each, short=True) for each in outcomes),
         map(scatter, outcomes),
         map(samplers, outcomes),
         map(overfitting, reversed(texts)),

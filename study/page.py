@@ -1,6 +1,7 @@
 """The study's page: figures, tables and what they say, all made of the records."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def write_page(out: Path) -> list[Path]:
     log = LOG if (out / LOG).is_file() else ""
     page = template.render(_content(outcomes), log=log, folder=FOLDER, summary=SUMMARY)
     summary = json.dumps(summary_of(outcomes), indent=1, ensure_ascii=False)
+    page = re.sub(r"\n{3,}", "\n\n", page)  # Where a part of the template has nothing to say.
     for name, text in {README: page, SUMMARY: summary}.items():
         write_text(out / name, f"{text.strip()}\n")
         written.append(out / name)

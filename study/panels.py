@@ -105,7 +105,7 @@ def write_key(
         looks[f"{recipe} recipe"] = {"linestyle": line}
     looks |= {name: {"linestyle": ""} | look for name, look in marks.items()}
     lines = [Line2D([], [], **({"color": GREY} | look)) for look in looks.values()]
-    figure.legend(lines, looks.keys(), loc="outside upper center", ncols=len(looks), frameon=False)
+    _place(figure, lines, list(looks), inches=1.3)
 
 
 def write_legend(figure: Figure) -> None:
@@ -113,13 +113,13 @@ def write_legend(figure: Figure) -> None:
     entries: dict[str, Any] = {}
     for label, handle in _entries(figure):
         entries.setdefault(label, handle)
-    figure.legend(
-        entries.values(),
-        entries.keys(),
-        loc="outside upper center",
-        ncols=min(len(entries), 6),
-        frameon=False,
-    )
+    _place(figure, list(entries.values()), list(entries), inches=2.0)
+
+
+def _place(figure: Figure, handles: list[Any], labels: list[str], *, inches: float) -> None:
+    """Writes a legend above all panels, with as many columns of a width as fit."""
+    columns = max(1, min(len(labels), int(figure.get_figwidth() / inches)))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
 
 
 def save(figure: Figure, path: Path) -> None:

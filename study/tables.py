@@ -71,8 +71,8 @@ def tallies(outcomes: Sequence[Outcome]) -> str:
                 (
                     f"{outcome.title}, {tally.quantity}",
                     str(len(tally.verdicts)),
-                    f"{tally.mean_difference:+.4f}",
-                    f"{far.difference:+.4f} (epoch {far.epoch})",
+                    _signed(tally.mean_difference),
+                    f"{_signed(far.difference)} (epoch {far.epoch})",
                     inside,
                     seeds(outcome.records),
                 )
@@ -89,8 +89,8 @@ def every_verdict(outcome: Outcome) -> str:
             verdict.quantity,
             f"{verdict.published:.4f}",
             verdict.ours.describe(),
-            f"{verdict.difference:+.4f}",
-            NONE if verdict.deviations is None else f"{verdict.deviations:+.1f}",
+            _signed(verdict.difference),
+            NONE if verdict.deviations is None else _signed(verdict.deviations, 1),
             _interval(verdict),
         )
         for verdict in verdicts_of(outcome)
@@ -106,6 +106,10 @@ def _interval(verdict: Verdict) -> str:
         return "one run: none"
     near = abs(verdict.difference) <= verdict.batch_half_width
     return f"one run: none; of one batch ± {verdict.batch_half_width:.4f}: {_place(near)}"
+
+
+def _signed(value: float, places: int = 4) -> str:
+    return f"{value:+.{places}f}".replace("-", "−")
 
 
 def _place(inside: bool) -> str:
@@ -189,7 +193,7 @@ def contrasts(pairs: Sequence[tuple[Outcome, Outcome]]) -> str:
                     f"{notebook.title}, {notebook.measures[contrast.measure]}",
                     nats(contrast.notebook),
                     nats(contrast.tuned),
-                    f"{contrast.gain:.4f}",
+                    _signed(contrast.gain),
                     error,
                     str(len(contrast.gains)),
                     "yes" if contrast.is_enough else "no",
