@@ -552,7 +552,7 @@ def test_sentences_follow_from_the_numbers(tmp_path: Path, monkeypatch: pytest.M
         "**Astra-γ** overfits: its validation loss is lowest at epoch 5 with 1.9500, 0.0700 higher",
         "at epoch 12 (of 20, as far as it has come), 0.878 nats above training there",
         "**Astra-α** does not overfit: its validation loss is lowest at epoch 5 with 1.9470",
-        "two of the same model are less than 0.083 apart",
+        "two of the same model are less than 0.083 apart in 95 of 100 cases; 8 of the 9 steps",
         "| Astra-γ | 4,383,041 | **12 of 20** |",
         "* Astra-γ, notebook: **12 of 20 epochs**, seed 0",
         "* names-α, notebook: not trained, seed 1, 2, 3, 4, 5",
