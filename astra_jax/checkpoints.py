@@ -76,8 +76,8 @@ class Checkpoints:
             )
         except (ValueError, TypeError, LookupError) as error:
             raise InputError(
-                f"a checkpoint in {self.folder} cannot be read ({type(error).__name__}: "
-                f"{(str(error).splitlines() or [''])[0]}); remove the damaged one"
+                f"a checkpoint in {self.folder} cannot be read ({_reason(error)}); "
+                "remove the damaged one"
             ) from error
 
     def __enter__(self) -> Self:
@@ -148,9 +148,8 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
             raise StorageError(
-                f"cannot write a checkpoint into {self.folder}: {reason[0][:300]}; "
+                f"cannot write a checkpoint into {self.folder}: {_reason(error)}; "
                 f"{self._what_is_left()}"
             ) from error
 
@@ -183,10 +182,7 @@ class Checkpoints:
         except InputError:
             raise
         except Exception as error:
-            raise InputError(
-                f"{name} cannot be read ({type(error).__name__}: "
-                f"{(str(error).splitlines() or [''])[0]}); {_GO_BACK}"
-            ) from error
+            raise InputError(f"{name} cannot be read ({_reason(error)}); {_GO_BACK}") from error
 
     def _restore(self, step: int, like: State, name: str) -> Saved[State]:
         found = self._checkpointer.metadata(step)
@@ -206,6 +202,15 @@ class Checkpoints:
             )
         return Saved(state, json.loads(record))
 
+
+def _reason(error: Exception) -> str:
+    """Returns what an error says in its first line, which of Orbax's may be a whole state."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"[:MOST_OF_A_REASON]
+
+
+MOST_OF_A_REASON = 300
+"""Characters of what went wrong that a person is told."""
 
 _GO_BACK = "remove its folder to go on from the one before"
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Key
 
@@ -30,6 +30,9 @@ DRAWN = -1
 
 COLDEST = 1e-30
 """Lower temperatures are taken as this: float32 has no reciprocal of them, and none is greedier."""
+
+TRIANGLE, BLOCK = 128, 16
+"""Weights that one product cumulates, and how many of more than that go into each."""
 
 
 @runtime_checkable
@@ -69,8 +72,8 @@ class Temperature:
         # The largest goes first: divided by a tiny temperature, the others may become infinite.
         below = logits - logits.max(axis=-1, keepdims=True)
         temperature = max(self.temperature, COLDEST)
-        cumulated = jnp.cumsum(jax.nn.softmax(below / temperature), axis=-1)
-        # Rounding can leave the last sum below 1; scaled by it, a draw never runs past the end.
+        cumulated = cumulate(jnp.exp(below / temperature))
+        # Scaled by the last sum, which is not 1, a draw never runs past the end.
         passed = cumulated <= uniforms[:, None] * cumulated[:, -1:]
         return jnp.minimum(passed.sum(-1, dtype=jnp.int32), logits.shape[-1] - 1)
 
@@ -94,6 +97,24 @@ class TopK:
         return jnp.take_along_axis(ids, places[:, None], axis=-1)[:, 0].astype(jnp.int32)
 
 
+def cumulate(weights: Float[Array, "*batch V"]) -> Float[Array, "*batch V"]:
+    """Returns the sums of the weights up to each, along the last axis.
+
+    As products with triangles of ones: on a CPU `jnp.cumsum` takes a third of the time in which
+    Astra-α writes 256 texts.
+    """
+    length = weights.shape[-1]
+    if length <= TRIANGLE:
+        ones = jnp.tri(length, dtype=weights.dtype).T
+        return jnp.dot(weights, ones, precision=lax.Precision.HIGHEST)
+    batch = [(0, 0)] * (weights.ndim - 1)
+    rows = jnp.pad(weights, [*batch, (0, -length % BLOCK)])
+    inside = cumulate(rows.reshape(*weights.shape[:-1], -1, BLOCK))
+    until = cumulate(inside[..., -1])
+    before = jnp.pad(until[..., :-1], [*batch, (1, 0)])
+    return (inside + before[..., None]).reshape(rows.shape)[..., :length]
+
+
 class Cursor(NamedTuple):
     """Where N texts stand.
 
@@ -106,6 +127,10 @@ class Cursor(NamedTuple):
     state: Float[Array, "L N H"]
 
 
+_CURSOR = Cursor._make([P("data"), P(None, "data")])
+"""The axes of a cursor's arrays that several devices share: those of the texts."""
+
+
 @functools.partial(jax.jit, static_argnames=("graph", "strategy", "stateful", "mesh"))
 def write_chunk(
     graph: nnx.GraphDef[GRULanguageModel],
@@ -113,11 +138,12 @@ def write_chunk(
     cursor: Cursor,
     given: Int[Array | np.ndarray, "C N"],
     uniforms: Float[Array | np.ndarray, "C N"],
+    count: Int[Array | np.ndarray, ""] | int,
     strategy: Strategy,
     stateful: bool,
     mesh: Mesh | None = None,
 ) -> tuple[Cursor, Int[Array, "C N"]]:
-    """Takes N texts C characters further, on the device.
+    """Takes N texts up to C characters further, on the device.
 
     Args:
         graph: the model's structure.
@@ -125,6 +151,7 @@ def write_chunk(
         cursor: where the texts stand.
         given: ids that are read, a prompt's; `DRAWN` where the model has the word.
         uniforms: numbers in [0, 1) that decide the draws.
+        count: how many of the C are written; what follows them is not.
         strategy: how a character is picked.
         stateful: whether the state is carried on. If not, every character is read from a zero
             state.
@@ -134,28 +161,28 @@ def write_chunk(
         Where the texts stand now, and the ids that were read.
     """
 
-    def write(params, cursor, given, uniforms):
+    def write(params, cursor, given, uniforms, count):
         read = nnx.merge(graph, params).reader()
 
-        def step(cursor, now):
-            given, uniforms = now
-            ids = jnp.where(given == DRAWN, strategy.pick(cursor.logits, uniforms), given)
+        def step(at, carried):
+            cursor, written = carried
+            drawn = strategy.pick(cursor.logits, uniforms[at])
+            ids = jnp.where(given[at] == DRAWN, drawn, given[at])
             logits, last = read(ids, cursor.state)
-            return Cursor(logits, last if stateful else cursor.state), ids
+            return Cursor(logits, last if stateful else cursor.state), written.at[at].set(ids)
 
-        return lax.scan(step, cursor, (given, uniforms))
+        return lax.fori_loop(0, count, step, (cursor, jnp.zeros_like(given)))
 
     if mesh is not None:  # No text waits for another.
         texts = P(None, "data")
-        at = Cursor._make([P("data"), texts])
         write = jax.shard_map(
             write,
             mesh=mesh,
-            in_specs=(P(), at, texts, texts),
-            out_specs=(at, texts),
+            in_specs=(P(), _CURSOR, texts, texts, P()),
+            out_specs=(_CURSOR, texts),
             check_vma=False,
         )
-    return write(params, cursor, jnp.asarray(given), jnp.asarray(uniforms))
+    return write(params, cursor, jnp.asarray(given), jnp.asarray(uniforms), jnp.asarray(count))
 
 
 def stream_ids(
@@ -190,19 +217,21 @@ def stream_ids(
     drawn = np.asarray(uniforms)
     given = np.concatenate([read, np.full(drawn.shape, DRAWN, np.int32)])
     drawn = np.concatenate([np.zeros(read.shape, drawn.dtype), drawn])
-    # Short texts do not pay for a whole chunk; powers of two, so that programs are few.
-    chunk = min(chunk, 1 << (len(given) - 1).bit_length())
     model = nnx.merge(graph, params)
-    cursor, ahead = _first_cursor(model, len(prompt)), None
     place = Placement.of_texts(model.config.hidden_dim, len(prompt))
-    params, mesh = place.replicate(params), place.mesh_of_several
+    params, mesh = place.bring(params), place.mesh_of_several
+    # Where the next ones will lie: one program serves the first chunk and the others.
+    cursor, ahead = jax.device_put(_first_cursor(model, len(prompt)), _shares(place.mesh)), None
     try:
         for first in range(0, len(given), chunk):
-            parts = (_fill_up(array[first : first + chunk], chunk) for array in (given, drawn))
-            cursor, ids = write_chunk(graph, params, cursor, *parts, strategy, stateful, mesh)
+            parts = [_fill_up(array[first : first + chunk], chunk) for array in (given, drawn)]
+            count = np.int32(min(chunk, len(given) - first))
+            cursor, ids = write_chunk(
+                graph, params, cursor, *parts, count, strategy, stateful, mesh
+            )
             if ahead is not None:
                 yield ahead.read()
-            ahead = _Ahead(ids, max(len(read) - first, 0), len(given) - first)
+            ahead = _Ahead(ids, max(len(read) - first, 0), int(count))
         if ahead is not None:
             yield ahead.read()
     finally:
@@ -224,6 +253,11 @@ def _first_cursor(model: GRULanguageModel, num: int) -> Cursor:
     """Returns where texts stand before their first character, which must be a given one."""
     state = model.initial_state(num)
     return Cursor(jnp.zeros((num, model.config.vocab_size), state.dtype), state)
+
+
+def _shares(mesh: Mesh) -> Cursor:
+    """Returns where a cursor's arrays lie: every device has those of its own texts."""
+    return Cursor._make(NamedSharding(mesh, spec) for spec in _CURSOR)
 
 
 def _fill_up(rows: np.ndarray, length: int) -> np.ndarray:

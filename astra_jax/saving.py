@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from astra_jax import cluster
 from astra_jax.checkpoints import KEEP_LATEST, Checkpoints
@@ -122,7 +122,7 @@ class Saver:
 
     def _save(self, checkpoints: Checkpoints, step: int, training: Training) -> None:
         record = self.run.identity() | {"history": training.history.to_dict()}
-        checkpoints.save(step, training.state, record)
+        checkpoints.save(step, _fields(training.state), record)
 
 
 def read(run: Run, checkpoints: Checkpoints, like: TrainState) -> Training:
@@ -132,11 +132,20 @@ def read(run: Run, checkpoints: Checkpoints, like: TrainState) -> Training:
         InputError: it cannot be read, or the run's files are no longer those that it was
             trained with.
     """
-    state, record = checkpoints.restore(like)
+    fields, record = checkpoints.restore(_fields(like))
     differences = run.differences(record)
     if differences:
         raise InputError(
             f"{run.folder} is not as it was when checkpoint {checkpoints.latest_step} was written: "
             f"{'; '.join(differences)}; put it back, or begin another run"
         )
-    return Training(state, History.from_dict(record["history"]))
+    return Training(TrainState(**fields), History.from_dict(record["history"]))
+
+
+def _fields(state: TrainState) -> dict[str, Any]:
+    """Returns what a state has, by name.
+
+    Orbax has no place for what is None, and so earlier checkpoints are read that have no field of
+    that name.
+    """
+    return {name: value for name, value in state._asdict().items() if value is not None}

@@ -1,14 +1,18 @@
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from astra_jax import experiments
 from astra_jax.checkpoints import KEEP_LATEST, Checkpoints
 from astra_jax.errors import InputError
+from astra_jax.metrics import History
 from astra_jax.presets import PRESETS, override
 from astra_jax.training import Trainer
+from tests.trainings import TEXT, Begin
 
 TRAINER = Trainer(override(PRESETS["names", "gamma"], embedding_dim=3, hidden_dim=5), 1)
 
@@ -33,6 +37,23 @@ def test_a_state_comes_back_to_the_bit(tmp_path: Path):
         np.testing.assert_array_equal(one, other)
     kept = {path.name for path in (tmp_path / "new").iterdir()}
     assert kept == {str(KEEP_LATEST), str(KEEP_LATEST + 1)}
+
+
+def test_a_run_from_before_states_were_carried_is_still_read(begin: Begin):
+    class State(NamedTuple):  # As it was then.
+        step: Any
+        params: Any
+        opt_state: Any
+
+    run, _ = begin(TEXT)
+    state = Trainer(run.preset, 7).init(jax.random.key(0))._replace(step=jnp.int32(7))
+    record = run.identity() | {"history": History().to_dict()}
+    with Checkpoints(run.checkpoints) as checkpoints:
+        checkpoints.save(7, State(*state[:3]), record)
+    restored = experiments.restore_state(run)
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    for one, other in zip(jax.tree.leaves(restored), jax.tree.leaves(state), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("change", [dict(hidden_dim=6), dict(num_layers=2), dict(optimizer="adam")])

@@ -74,7 +74,8 @@ def test_sampling_stays_on_the_device(
 
     def chunk(params, given, uniforms):
         cursor = sampling._first_cursor(nnx.merge(trainer.graph, params), 3)
-        return sampling.write_chunk(trainer.graph, params, cursor, given, uniforms, strategy, True)
+        rest = cursor, given, uniforms, 4, strategy, True
+        return sampling.write_chunk(trainer.graph, params, *rest)
 
     given, uniforms = np.full((5, 3), sampling.DRAWN, np.int32), np.zeros((5, 3), np.float32)
     assert visits_to_the_host(lowered(chunk, platform, params, given, uniforms)) == set()

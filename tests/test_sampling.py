@@ -12,7 +12,7 @@ from astra_jax import cluster
 from astra_jax.config import ModelConfig
 from astra_jax.errors import InputError
 from astra_jax.model import GRULanguageModel
-from astra_jax.sampling import Greedy, Strategy, Temperature, TopK, generate, stream
+from astra_jax.sampling import Greedy, Strategy, Temperature, TopK, cumulate, generate, stream
 from astra_jax.vocabulary import Vocabulary
 
 TEXT = Vocabulary.of_text("abcdefgh \n")
@@ -43,6 +43,22 @@ def shares(strategy: Temperature | TopK, draws: int = 20_000) -> np.ndarray:
 def test_temperature_draws_from_the_softmax():
     expected = np.asarray(jax.nn.softmax(LOGITS[0] / 0.7))
     np.testing.assert_allclose(shares(Temperature(0.7)), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("length", [1, 28, 128, 129, 256, 5000])
+def test_weights_are_cumulated(length: int):
+    weights = np.random.default_rng(length).random((3, 2, length), np.float32)
+    expected = np.cumsum(weights, axis=-1, dtype=np.float64)
+    np.testing.assert_allclose(jax.jit(cumulate)(weights), expected, rtol=1e-6)
+
+
+def test_temperature_draws_from_the_softmax_of_all_bytes():
+    rng = np.random.default_rng(0)
+    logits, draws = 2 * rng.standard_normal(256).astype(np.float32), 20_000
+    uniforms = (jnp.arange(draws, dtype=jnp.float32) + 0.5) / draws
+    picked = jax.jit(Temperature(0.7).pick)(jnp.tile(logits, (draws, 1)), uniforms)
+    expected = np.asarray(jax.nn.softmax(logits / 0.7))
+    np.testing.assert_allclose(np.bincount(picked, minlength=256) / draws, expected, atol=1e-4)
 
 
 def test_top_k_draws_from_the_k_best_only():
