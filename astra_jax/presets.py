@@ -78,7 +78,16 @@ NOTEBOOK: Literal["notebook"] = "notebook"
 TUNED: Literal["tuned"] = "tuned"
 """The recipes: that of the studies, and one that reaches a lower loss from as many characters."""
 
-TUNED_FIELDS: dict[tuple[DatasetName, str], dict[str, Any]] = {}
+TUNED_FIELDS: dict[tuple[DatasetName, str], dict[str, Any]] = {
+    ("shakespeare", "alpha"): dict(
+        dropout=0.0,
+        schedule="cosine-by-step",
+        warmup_steps=200,
+        learning_rate=0.008,
+        batch_size=32,
+        steps_per_epoch=400,
+    ),
+}
 """What a tuned recipe has otherwise than the preset; results/study tells how it was found."""
 
 CUSTOM_NAMES: dict[DatasetName, dict[str, str]] = {
