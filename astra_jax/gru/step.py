@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, DTypeLike, Float, Int
 
 from astra_jax.gru.projection import Gates, dot, summed_biases
@@ -53,7 +54,9 @@ class Stepper(NamedTuple):
     first: Gates
     others: tuple[_Cell, ...]
 
-    def __call__(self, ids: Int[Array, " B"], h: Float[Array, "L B H"]) -> Float[Array, "L B H"]:
+    def __call__(
+        self, ids: Int[Array | np.ndarray, " B"], h: Float[Array, "L B H"]
+    ) -> Float[Array, "L B H"]:
         """Takes the states of all layers from before a character to after it."""
         operands = self.first.r.dtype
         x = Gates(*jnp.split(self.known[ids], 3, axis=-1))
