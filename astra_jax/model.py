@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from astra_jax.config import DropoutPlace, DtypeName, ModelConfig
-from astra_jax.gru import Embedded, GRUWeights, gru, stepper
+from astra_jax.gru import Embedded, GRUWeights, Stepper, gru, stepper
 from astra_jax.initializers import standard_normal, uniform_fan_in
 
 Reader = Callable[
@@ -143,15 +143,17 @@ class GRULanguageModel(nnx.Module):
         outputs = hidden if self.norm is None else self.norm(hidden)
         return self.head(outputs)
 
-    def reader(self) -> Reader:
+    def stepper(self) -> Stepper:
+        """Returns the recurrence for `reader`: once for a text, not in every chunk of it."""
+        weights = [layer.weights for layer in self.layers]
+        return stepper(weights, self.embedding.embedding[...], self.dtype)
+
+    def reader(self, step: Stepper) -> Reader:
         """Returns a call with one token, for loops that do not know the next one beforehand.
 
         It computes what the model called with one token does, without dropout, and several
-        times as fast. To be made in the loop's program, outside of the loop; see
-        `astra_jax.gru.stepper`.
+        times as fast.
         """
-        weights = [layer.weights for layer in self.layers]
-        step = stepper(weights, self.embedding.embedding[...], self.dtype)
 
         def read(ids, h):
             h = step(ids, h)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from astra_jax.cluster import Placement
 from astra_jax.errors import InputError
+from astra_jax.gru import Stepper
 from astra_jax.model import GRULanguageModel
 from astra_jax.vocabulary import Vocabulary
 
@@ -131,10 +132,17 @@ _CURSOR = Cursor._make([P("data"), P(None, "data")])
 """The axes of a cursor's arrays that several devices share: those of the texts."""
 
 
+@functools.partial(jax.jit, static_argnames="graph")
+def make_stepper(graph: nnx.GraphDef[GRULanguageModel], params: nnx.State) -> Stepper:
+    """Returns the model's recurrence as `write_chunk` takes it."""
+    return nnx.merge(graph, params).stepper()
+
+
 @functools.partial(jax.jit, static_argnames=("graph", "strategy", "stateful", "mesh"))
 def write_chunk(
     graph: nnx.GraphDef[GRULanguageModel],
     params: nnx.State,
+    stepper: Stepper,
     cursor: Cursor,
     given: Int[Array | np.ndarray, "C N"],
     uniforms: Float[Array | np.ndarray, "C N"],
@@ -148,6 +156,7 @@ def write_chunk(
     Args:
         graph: the model's structure.
         params: its parameters.
+        stepper: its recurrence.
         cursor: where the texts stand.
         given: ids that are read, a prompt's; `DRAWN` where the model has the word.
         uniforms: numbers in [0, 1) that decide the draws.
@@ -161,8 +170,8 @@ def write_chunk(
         Where the texts stand now, and the ids that were read.
     """
 
-    def write(params, cursor, given, uniforms, count):
-        read = nnx.merge(graph, params).reader()
+    def write(params, stepper, cursor, given, uniforms, count):
+        read = nnx.merge(graph, params).reader(stepper)
 
         def step(at, carried):
             cursor, written = carried
@@ -178,11 +187,12 @@ def write_chunk(
         write = jax.shard_map(
             write,
             mesh=mesh,
-            in_specs=(P(), _CURSOR, texts, texts, P()),
+            in_specs=(P(), P(), _CURSOR, texts, texts, P()),
             out_specs=(_CURSOR, texts),
             check_vma=False,
         )
-    return write(params, cursor, jnp.asarray(given), jnp.asarray(uniforms), jnp.asarray(count))
+    rows = jnp.asarray(given), jnp.asarray(uniforms), jnp.asarray(count)
+    return write(params, stepper, cursor, *rows)
 
 
 def stream_ids(
@@ -220,15 +230,15 @@ def stream_ids(
     model = nnx.merge(graph, params)
     place = Placement.of_texts(model.config.hidden_dim, len(prompt))
     params, mesh = place.bring(params), place.mesh_of_several
+    stepper = make_stepper(graph, params)
     # Where the next ones will lie: one program serves the first chunk and the others.
     cursor, ahead = jax.device_put(_first_cursor(model, len(prompt)), _shares(place.mesh)), None
     try:
         for first in range(0, len(given), chunk):
             parts = [_fill_up(array[first : first + chunk], chunk) for array in (given, drawn)]
             count = np.int32(min(chunk, len(given) - first))
-            cursor, ids = write_chunk(
-                graph, params, cursor, *parts, count, strategy, stateful, mesh
-            )
+            now = cursor, *parts, count
+            cursor, ids = write_chunk(graph, params, stepper, *now, strategy, stateful, mesh)
             if ahead is not None:
                 yield ahead.read()
             ahead = _Ahead(ids, max(len(read) - first, 0), int(count))

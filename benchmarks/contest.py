@@ -65,17 +65,14 @@ def contest(what: str, setting: Setting, rules: Rules) -> dict[str, Any]:
     with setting.arithmetic():
         lineup, contestants = Lineup(rules), _Contestants(setting)
         lineup.enter_all({TRAIN: contestants.training, EVAL: contestants.evaluation}[what])
-        floor = MatmulFloor(work, setting)
+        floor = MatmulFloor(work.least(), setting)
         lineup.enter([(floor, None)])
         record = lineup.run()
     return record | {
         "characters": work.characters,
         "flops": work.flops,
         "floor": floor.name,
-        "products": [
-            {"shape": shape, "count": count, "seconds": floor.seconds_by_shape[shape]}
-            for shape, count in floor.counts.items()
-        ],
+        "products": floor.describe(),
     }
 
 

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from benchmarks.rounds import clocked
 from benchmarks.setting import Setting
-from benchmarks.work import Matmul, Work
+from benchmarks.work import Matmul
 
 MATMULS, MEMORY = "the machine's products", "the machine's memory"
 """What the floors are called among the contenders."""
@@ -35,11 +35,15 @@ class MatmulFloor:
     who comes near has nothing left to save but products.
     """
 
-    name = MATMULS
+    def __init__(self, counts: Counter[Matmul], setting: Setting, name: str = MATMULS):
+        """Makes the operands of each shape.
 
-    def __init__(self, work: Work, setting: Setting):
-        """Makes the operands of each shape."""
-        self.counts: Counter[Matmul] = work.least()
+        Args:
+            counts: the products, each with how often it is taken.
+            setting: what all are given.
+            name: see `Contender`.
+        """
+        self.counts, self.name = counts, name
         self.runners = {shape: _runners(shape, setting) for shape in self.counts}
         self.seconds_by_shape: dict[Matmul, list[float]] = {shape: [] for shape in self.counts}
         self._repeats: dict[Matmul, int] = {}
@@ -64,6 +68,13 @@ class MatmulFloor:
             self.seconds_by_shape[shape].append(seconds)
             total += seconds * count
         return total
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Returns what was taken how often, and the seconds of one in each turn, for a record."""
+        return [
+            {"shape": shape, "count": count, "seconds": self.seconds_by_shape[shape]}
+            for shape, count in self.counts.items()
+        ]
 
 
 def _seconds_of(run: Callable[[], object]) -> float:

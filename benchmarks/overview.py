@@ -3,56 +3,48 @@
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.floor import MATMULS, MEMORY
 from benchmarks.peers import OURS, SAMPLE, TRAIN
 from benchmarks.rounds import Summary, summarize
 from benchmarks.tables import NONE, Table
-from benchmarks.writing import many
+from benchmarks.writing import MANY, many
 
 _PEERS = ("notebook", "notebook-compiled", "torch-hoisted", "torch-gru", "nnx-rnn")
 
 
+_WRITERS = ("torch-stateful", "onnxruntime")
+
+
 def overview(documents: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-    """Returns a table of training steps and one of writing, a row for each record of theirs."""
-    steps, texts = [], []
+    """Returns a table each of training steps, one text and many, a row for each record."""
+    found: dict[str, list[tuple[str, ...]]] = {"steps": [], "one": [], "many": []}
     for name, document in documents.items():
         for record in document["records"]:
+            link = f"[{name}]({name}.json)"
             if record["what"] == TRAIN:
-                steps.append((f"[{name}]({name}.json)", *_training(record)))
+                found["steps"].append((link, *_training(record)))
             elif record["what"] == SAMPLE:
-                texts.append((f"[{name}]({name}.json)", *_writing(record)))
+                found["one"].append((link, *_one_text(record)))
+                found["many"].append((link, *_many_texts(record)))
     tables = [
         Table(
             title="A training step, and how many times as long the others take",
-            head=("", "precision", "ms", *_PEERS, "the machine's products"),
-            rows=tuple(steps),
+            head=("", "precision", "ms", *_PEERS, MATMULS),
+            rows=tuple(found["steps"]),
             notes=("torch-gru and nnx-rnn have other, easier equations.",),
         ),
         Table(
             title="A character of one text, and how many times as long the others take",
-            head=(
-                "",
-                "µs",
-                "notebook",
-                "torch-stateful",
-                "onnxruntime",
-                "the machine's memory",
-                f"{_texts_at_once(documents)} texts at once, a character of one",
-            ),
-            rows=tuple(texts),
+            head=("", "µs", "notebook", *_WRITERS, MEMORY),
+            rows=tuple(found["one"]),
+        ),
+        Table(
+            title=f"A step of {MANY} texts, and how many times as long the others take",
+            head=("", "µs", *_WRITERS, MATMULS, "× the characters/s of one text"),
+            rows=tuple(found["many"]),
         ),
     ]
     return [table for table in tables if table.rows]
-
-
-def _texts_at_once(documents: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns how many texts the records of writing have written together."""
-    counts = {
-        record["many"]
-        for document in documents.values()
-        for record in document["records"]
-        if record["what"] == SAMPLE
-    }
-    return " or ".join(map(str, sorted(counts)))
 
 
 def _training(record: Mapping[str, Any]) -> tuple[str, ...]:
@@ -61,15 +53,19 @@ def _training(record: Mapping[str, Any]) -> tuple[str, ...]:
     return record["precision"], f"{1e3 * summaries[OURS].seconds.median:.4g}", *others
 
 
-def _writing(record: Mapping[str, Any]) -> tuple[str, ...]:
+def _one_text(record: Mapping[str, Any]) -> tuple[str, ...]:
     summaries = summarize(record["seconds"])
-    names = ("notebook", "torch-stateful", "onnxruntime", record["floor"])
-    together = summaries[many(OURS)].ratio.median / record["many"]
-    return (
-        f"{1e6 * summaries[OURS].seconds.median:.4g}",
-        *(_ratio(summaries, name) for name in names),
-        f"{together:.2g}",
-    )
+    others = [_ratio(summaries, name) for name in ("notebook", *_WRITERS, record["floor"])]
+    return f"{1e6 * summaries[OURS].seconds.median:.4g}", *others
+
+
+def _many_texts(record: Mapping[str, Any]) -> tuple[str, ...]:
+    seconds = record["seconds"]
+    # The first is what the others are held to: here ours, of as many texts.
+    summaries = summarize({many(OURS): seconds[many(OURS)], **seconds})
+    others = [_ratio(summaries, name) for name in (*map(many, _WRITERS), record["floor_of_many"])]
+    speed = record["many"] / summarize(seconds)[many(OURS)].ratio.median
+    return f"{1e6 * summaries[many(OURS)].seconds.median:,.0f}", *others, f"{speed:.2g}"
 
 
 def _ratio(summaries: Mapping[str, Summary], name: str) -> str:

@@ -106,35 +106,41 @@ def _memory(record: Mapping[str, Any]) -> list[Table]:
 def _writing(record: Mapping[str, Any]) -> list[Table]:
     """Returns the table of samplers."""
     summaries = summarize(record["seconds"])
-    floor = summaries.pop(record["floor"])
+    floors = {1: record["floor"], record["many"]: record["floor_of_many"]}
     rows = []
     for name, summary in summaries.items():
         texts = record["many"] if name.endswith(many("")) else 1
-        rate = texts / summary.seconds.median
-        share = f"{summary.seconds.median / floor.seconds.median:.1f}" if texts == 1 else NONE
-        cells = _spread(summary.seconds, 1e6), _spread_only(summary.seconds, 1e6)
-        first = OURS if texts == 1 else many(OURS)
-        speed = rate * summaries[first].seconds.median / texts
-        rows.append((_mark(name), *cells, f"{rate:,.0f}", f"{speed:.3g}", share))
-    rows.append(
-        (
-            record["floor"],
-            _spread(floor.seconds, 1e6),
-            _spread_only(floor.seconds, 1e6),
-            f"{1 / floor.seconds.median:,.0f}",
-            NONE,
-            NONE,
+        seconds, is_floor = summary.seconds, name in floors.values()
+        rate = texts / seconds.median
+        ours = summaries[OURS if texts == 1 else many(OURS)].seconds.median
+        share = seconds.median / summaries[floors[texts]].seconds.median
+        rows.append(
+            (
+                _mark(name),
+                _spread(seconds, 1e6),
+                _spread_only(seconds, 1e6),
+                f"{rate:,.0f}",
+                NONE if is_floor else f"{ours / seconds.median:.3g}",
+                NONE if is_floor else f"{share:.1f}",
+            )
         )
-    )
-    bandwidth = record["bytes"] / floor.seconds.median / 1e9
     head = ("", "µs a step", "quartiles", "characters/s", "× our speed", "× the floor")
-    note = (
-        f"The floor: {record['bytes'] / 1e6:.2f} MB of weights, read once a step at the "
-        f"{bandwidth:.1f} GB/s that this machine reads so many bytes with."
-    )
-    notes = (note, *_notes(record, summaries))
+    notes = (*_floors(record, summaries), *_notes(record, summaries))
     title = f"Sampling, {_title(record)}"
     return [Table(title=title, head=head, rows=tuple(rows), notes=notes)]
+
+
+def _floors(record: Mapping[str, Any], summaries: Mapping[str, Summary]) -> tuple[str, ...]:
+    """Returns what the floors of one text and of many are."""
+    one, together = (
+        summaries[record[floor]].seconds.median for floor in ("floor", "floor_of_many")
+    )
+    return (
+        f"The floor of one text: {record['bytes'] / 1e6:.2f} MB of weights, read once a step at "
+        f"the {record['bytes'] / one / 1e9:.1f} GB/s that this machine reads so many bytes with. "
+        f"Of {record['many']}: {record['flops'] / 1e6:,.1f} MFLOP of products a step at the "
+        f"{record['flops'] / together / 1e9:.0f} GFLOP/s that it reaches in their shapes.",
+    )
 
 
 def _start(record: Mapping[str, Any]) -> list[Table]:

@@ -100,3 +100,13 @@ def bytes_read_per_character(model: ModelConfig) -> int:
     """
     others = model.num_parameters - (model.vocab_size - 1) * model.embedding_dim
     return 4 * others
+
+
+def products_of_a_character(model: ModelConfig, num_texts: int) -> Counter[Matmul]:
+    """Returns the fewest products that one more character of so many texts needs.
+
+    What characters contribute to the first layer is looked up.
+    """
+    work = Work(model=model, batch_size=num_texts, seq_len=1, training=False)
+    looked_up = Matmul(num_texts, model.embedding_dim, model.hidden_dim)
+    return work.equations() - Counter({looked_up: 3})

@@ -8,13 +8,13 @@ import numpy as np
 from astra_jax.sampling import CHUNK
 from benchmarks import sampling
 from benchmarks.agreement import require_same_text
-from benchmarks.floor import MemoryFloor
+from benchmarks.floor import MATMULS, MatmulFloor, MemoryFloor
 from benchmarks.lineup import Entry, Lineup, Rules
 from benchmarks.peers import OURS
 from benchmarks.rounds import Timed
 from benchmarks.sampling import Write
 from benchmarks.setting import Setting
-from benchmarks.work import bytes_read_per_character
+from benchmarks.work import bytes_read_per_character, products_of_a_character
 
 MANY = 256
 """Texts that are written at once, where many are."""
@@ -42,14 +42,23 @@ def writing_contest(setting: Setting, rules: Rules) -> dict[str, Any]:
     Raises:
         DisagreementError: somebody writes another text than ours, where no draw decides.
     """
-    size = bytes_read_per_character(setting.preset.model)
+    model, reference = setting.preset.model, list[np.ndarray]()
+    size, products = bytes_read_per_character(model), products_of_a_character(model, MANY)
     with setting.arithmetic():
-        lineup, floor = Lineup(rules), MemoryFloor(size, setting)
-        reference: list[np.ndarray] = []
+        lineup = Lineup(rules)
         lineup.enter_all(lambda name: _entries(name, setting, reference))
-        lineup.enter([(floor, None)])
+        floor = MemoryFloor(size, setting)
+        floor_of_many = MatmulFloor(products, setting, many(MATMULS))
+        lineup.enter([(floor, None), (floor_of_many, None)])
         record = lineup.run()
-    return record | {"many": MANY, "bytes": size, "floor": floor.name}
+    return record | {
+        "many": MANY,
+        "bytes": size,
+        "flops": sum(product.flops * count for product, count in products.items()),
+        "floor": floor.name,
+        "floor_of_many": floor_of_many.name,
+        "products": floor_of_many.describe(),
+    }
 
 
 def _entries(name: str, setting: Setting, reference: list[np.ndarray]) -> list[Entry]:

@@ -41,11 +41,11 @@ from benchmarks import (
 from benchmarks.agreement import DisagreementError
 from benchmarks.jax_peers import our_trainer
 from benchmarks.lineup import Rules
-from benchmarks.peers import EVAL, OURS, PEERS, TRAIN, choose
+from benchmarks.peers import EVAL, OURS, PEERS, SAMPLE, TRAIN, choose
 from benchmarks.rounds import Spread, Timed, run_rounds, summarize
 from benchmarks.setting import Setting
 from benchmarks.time_limit import time_limit
-from benchmarks.work import Work, bytes_read_per_character
+from benchmarks.work import Work, bytes_read_per_character, products_of_a_character
 from tests.commands import call
 from tests.test_imports import ROOT
 
@@ -97,6 +97,12 @@ def test_a_character_reads_all_weights_and_one_row_of_the_embedding(setting: Set
     everything = sum(array.nbytes for array in setting.arrays.values())
     expected = everything - embedding.nbytes + embedding[0].nbytes
     assert bytes_read_per_character(setting.preset.model) == expected
+
+
+def test_a_character_needs_all_products_but_those_that_are_looked_up():
+    work = Work(model=MODEL, batch_size=9, seq_len=1, training=False)
+    needed = sum(one.flops * n for one, n in products_of_a_character(MODEL, 9).items())
+    assert needed == work.flops - 3 * 2 * 9 * 5 * 7
 
 
 def test_turns_alternate_and_a_drift_of_the_machine_does_not_touch_the_ratios():
@@ -204,7 +210,12 @@ def test_a_sampler_that_forgets_its_state_is_no_contender(
     monkeypatch.setattr(writing, "MANY", 3)
     record = writing.writing_contest(setting, rules(OURS, "notebook", "torch-stateful"))
     assert record["many"] == 3
-    assert len(record["seconds"]) == 6
+    assert len(record["seconds"]) == 7
+    (table,) = tables.tables_of(record | {"what": SAMPLE, **described(setting)})
+    taken = {name: Spread.of(times).median for name, times in record["seconds"].items()}
+    for floor, texts in (("floor", ""), ("floor_of_many", ", 3 texts")):
+        row = next(row for row in table.rows if row[0] == f"{OURS}{texts}")
+        assert row[-2:] == ("1", f"{taken[OURS + texts] / taken[record[floor]]:.1f}")
     monkeypatch.setitem(writing._MAKE, "torch-stateful", sampling.notebook)
     with pytest.raises(DisagreementError, match="torch-stateful does not write"):
         writing.writing_contest(setting, rules(OURS, "torch-stateful"))

@@ -73,9 +73,10 @@ def test_sampling_stays_on_the_device(
     params = jax.eval_shape(trainer.init, jax.random.key(0)).params
 
     def chunk(params, given, uniforms):
+        stepper = sampling.make_stepper(trainer.graph, params)
         cursor = sampling._first_cursor(nnx.merge(trainer.graph, params), 3)
-        rest = cursor, given, uniforms, 4, strategy, True
-        return sampling.write_chunk(trainer.graph, params, *rest)
+        now = stepper, cursor, given, uniforms, 4
+        return sampling.write_chunk(trainer.graph, params, *now, strategy, True)
 
     given, uniforms = np.full((5, 3), sampling.DRAWN, np.int32), np.zeros((5, 3), np.float32)
     assert visits_to_the_host(lowered(chunk, platform, params, given, uniforms)) == set()

@@ -13,11 +13,11 @@ from astra_jax.gru.layerwise import drop_outputs, layerwise
 from astra_jax.gru.pallas import pallas_gru
 from astra_jax.gru.scan import scan_gru
 from astra_jax.gru.segments import segmented
-from astra_jax.gru.step import stepper
+from astra_jax.gru.step import Stepper, stepper
 from astra_jax.gru.wavefront import wavefront_gru
 from astra_jax.gru.weights import GRUWeights
 
-__all__ = ["BACKENDS", "Embedded", "GRUWeights", "gru", "stepper"]
+__all__ = ["BACKENDS", "Embedded", "GRUWeights", "Stepper", "gru", "stepper"]
 
 Backend = Callable[..., tuple[list[Float[Array, "T B H"]], Float[Array, "L B H"]]]
 

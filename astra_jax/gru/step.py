@@ -4,18 +4,16 @@ A loop around `gru` would do at every character what needs doing once: project t
 take the kernels apart by gate, which copies them, at several times the cost of their products.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, DTypeLike, Float, Int
 
 from astra_jax.gru.projection import Gates, dot, summed_biases
 from astra_jax.gru.weights import GRUWeights
-
-Step = Callable[[Int[Array, " B"], Float[Array, "L B H"]], Float[Array, "L B H"]]
-"""Takes the states of all layers from before a character to after it."""
 
 
 def advance(
@@ -43,13 +41,39 @@ class _Cell(NamedTuple):
     biases: Gates
 
 
+class Stepper(NamedTuple):
+    """`gru` of one character, without dropout, to be called inside a loop.
+
+    Attributes:
+        known: what each row of the table contributes to the first layer's gates.
+        first: the first layer's recurrent projections.
+        others: the other layers.
+    """
+
+    known: Float[Array, "V 3H"]
+    first: Gates
+    others: tuple[_Cell, ...]
+
+    def __call__(
+        self, ids: Int[Array | np.ndarray, " B"], h: Float[Array, "L B H"]
+    ) -> Float[Array, "L B H"]:
+        """Takes the states of all layers from before a character to after it."""
+        operands = self.first.r.dtype
+        x = Gates(*jnp.split(self.known[ids], 3, axis=-1))
+        states = [advance(h[0], x, self.first, operands)[0]]
+        for before, cell in zip(h[1:], self.others, strict=True):
+            x = _project(states[-1], cell, operands)
+            states.append(advance(before, x, cell.kernels_hh, operands)[0])
+        return jnp.stack(states)
+
+
 def stepper(
     layers: Sequence[GRUWeights], table: Float[Array, "V E"], dtype: DTypeLike | None = None
-) -> Step:
-    """Returns `gru` of one character, without dropout, to be called inside a loop.
+) -> Stepper:
+    """Returns the recurrence, ready to go one character at a time.
 
-    What does not hang on the character is computed here, outside of the loop: among it the
-    first layer's input projections, of every row of the table.
+    What does not hang on the character is computed here: among it the first layer's input
+    projections, of every row of the table.
 
     Args:
         layers: the parameters of each layer.
@@ -59,16 +83,7 @@ def stepper(
     operands = table.dtype if dtype is None else dtype
     first, *others = (_take_apart(weights, operands) for weights in layers)
     known = jnp.concatenate(_project(table, first, operands), axis=-1)
-
-    def step(ids, h):
-        x = Gates(*jnp.split(known[ids], 3, axis=-1))
-        states = [advance(h[0], x, first.kernels_hh, operands)[0]]
-        for before, cell in zip(h[1:], others, strict=True):
-            x = _project(states[-1], cell, operands)
-            states.append(advance(before, x, cell.kernels_hh, operands)[0])
-        return jnp.stack(states)
-
-    return step
+    return Stepper(known, first.kernels_hh, tuple(others))
 
 
 def _take_apart(weights: GRUWeights, dtype: DTypeLike) -> _Cell:
