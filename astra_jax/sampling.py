@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -128,7 +128,7 @@ class Cursor(NamedTuple):
     state: Float[Array, "L N H"]
 
 
-_CURSOR = Cursor._make([P("data"), P(None, "data")])
+_CURSOR: Any = Cursor._make([P("data"), P(None, "data")])
 """The axes of a cursor's arrays that several devices share: those of the texts."""
 
 
