@@ -192,7 +192,9 @@ def test_steps_keep_states_in_float32_under_bfloat16_products():
     layers, ids, table, h_0, _ = single(random_inputs(1, 2, 3, 4))
     inputs = Embedded(table, jnp.asarray(ids))
     _, expected = gru(layers, inputs, h_0, dtype=jnp.bfloat16, backend="scan")
-    half, full = (stepper(layers, table, dtype)(ids[0], h_0) for dtype in (jnp.bfloat16, None))
+    half, full = (
+        stepper(layers, table, dtype)(jnp.asarray(ids[0]), h_0) for dtype in (jnp.bfloat16, None)
+    )
     assert half.dtype == jnp.float32
     np.testing.assert_allclose(half, expected, rtol=0, atol=1e-6)
     assert float(jnp.abs(half - full).max()) > 1e-4
