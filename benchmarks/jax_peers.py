@@ -50,8 +50,11 @@ class FlaxModel(nnx.Module):
         self.head = nnx.Linear(hidden, config.vocab_size, dtype=dtype, rngs=rngs)
         self.hidden_dim = hidden
 
-    def __call__(self, tokens: jax.Array, keep: jax.Array | None = None) -> tuple[jax.Array, None]:
+    def __call__(
+        self, tokens: jax.Array, h_0: None = None, keep: jax.Array | None = None
+    ) -> tuple[jax.Array, None]:
         """Returns the logits `[B, T, V]`, and nothing of the states."""
+        del h_0  # Every sequence begins from zeros.
         hidden = self.embedding(tokens.T)
         for index, layer in enumerate(self.layers):
             start = jnp.zeros((tokens.shape[0], self.hidden_dim))

@@ -270,7 +270,9 @@ UPDATE = {
         "optax.scale_by_learning_rate(schedule), optax.add_decayed_weights(-config.weight_decay))",
     ),
     "decay skips the biases": change(
-        optimizers.make_optimizer, "optax.add_decayed_weights(config.weight_decay)", _NOT_BIASES
+        optimizers.make_optimizer,
+        "optax.add_decayed_weights(config.weight_decay, which)",
+        _NOT_BIASES,
     ),
 }
 ADAM = {
