@@ -52,18 +52,19 @@ class FlaxModel(nnx.Module):
 
     def __call__(
         self, tokens: jax.Array, h_0: None = None, keep: jax.Array | None = None
-    ) -> tuple[jax.Array, None]:
-        """Returns the logits `[B, T, V]`, and nothing of the states."""
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns the logits `[B, T, V]`, and the layers' last states."""
         del h_0  # Every sequence begins from zeros.
-        hidden = self.embedding(tokens.T)
+        hidden, last = self.embedding(tokens.T), []
         for index, layer in enumerate(self.layers):
             start = jnp.zeros((tokens.shape[0], self.hidden_dim))
             hidden = cast(jax.Array, layer(hidden, initial_carry=start))
+            last.append(hidden[-1])
             if keep is not None:
                 scaled = hidden / (1 - self.dropout)
                 hidden = jnp.where(keep[index], scaled, jnp.zeros_like(scaled))
         hidden = hidden if self.norm is None else self.norm(hidden)
-        return self.head(hidden).astype(jnp.float32).swapaxes(0, 1), None
+        return self.head(hidden).astype(jnp.float32).swapaxes(0, 1), jnp.stack(last)
 
 
 class FlaxTrainer(Trainer):
