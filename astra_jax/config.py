@@ -233,7 +233,8 @@ class TrainConfig(Record):
             self._require("steps_per_epoch", self.epochs * self.steps_per_epoch <= MAX_STEPS, steps)
         if self.warmup_steps >= self.epochs * (self.steps_per_epoch or MAX_STEPS):
             raise InputError(
-                f"warmup_steps must be fewer than the training's, got {self.warmup_steps:,}"
+                f"warmup_steps must be fewer than the training's, got {self.warmup_steps:,}: give "
+                "a smaller --warmup-steps, or train longer"
             )
         if self.clip is not None:
             self._require("clip", self.clip > 0, "positive (0 on the command line turns it off)")
