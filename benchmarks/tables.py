@@ -60,10 +60,10 @@ def tables_of(record: Mapping[str, Any]) -> list[Table]:
 def _contest(record: Mapping[str, Any]) -> list[Table]:
     """Returns the table of a training step, or of the evaluation of a batch."""
     summaries = summarize(record["seconds"])
-    floor = summaries.pop(record["floor"])
+    floor = summaries.pop(record["floor"], None)
     memory = record.get("memory", {})
-    head = ("", "ms", "quartiles", "× ours", "characters/s", "GFLOP/s", "of the floor")
-    rows = []
+    head = ("", "ms", "quartiles", "× ours", "characters/s", "GFLOP/s")
+    head, rows = (*head, "of the floor") if floor else head, []
     for name, summary in summaries.items():
         seconds = summary.seconds.median
         row = (
@@ -71,12 +71,14 @@ def _contest(record: Mapping[str, Any]) -> list[Table]:
             *_time(summary),
             f"{record['characters'] / seconds:,.0f}",
             f"{record['flops'] / seconds / 1e9:,.1f}",
-            f"{100 * floor.seconds.median / seconds:.0f} %",
         )
+        if floor:
+            row = (*row, f"{100 * floor.seconds.median / seconds:.0f} %")
         rows.append((*row, *(_memory_cells(memory.get(name)) if memory else ())))
     if memory:
         head = (*head, *_MEMORY_HEAD)
-    rows.append((record["floor"], *_time(floor), *[NONE] * (len(head) - 4)))
+    if floor:
+        rows.append((record["floor"], *_time(floor), *[NONE] * (len(head) - 4)))
     return [
         Table(
             title=f"{_WHAT[record['what']]}, {_shape(record)}",

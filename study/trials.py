@@ -14,10 +14,15 @@ _ALPHA = dict(dropout=0.0, schedule="cosine-by-step")
 _ALPHA_HALF = _ALPHA | dict(
     warmup_steps=200, learning_rate=5e-3, batch_size=32, steps_per_epoch=400
 )
-_BETA_HALF = dict(
-    **dict(dropout=0.0, schedule="cosine-by-step", warmup_steps=200, learning_rate=3e-3),
-    **dict(batch_size=32, steps_per_epoch=500, epochs=8),
+_BETA = dict(
+    **dict(schedule="cosine-by-step", warmup_steps=200, learning_rate=3e-3),
+    **dict(batch_size=32, steps_per_epoch=500),
 )
+_GAMMA = dict(
+    **dict(schedule="cosine-by-step", warmup_steps=200, learning_rate=2e-3, dropout_on="outputs"),
+)
+_NAMES = dict(schedule="cosine-by-step", warmup_steps=200, learning_rate=2e-3)
+_NAMES_DECAY = _NAMES | dict(optimizer="adamw", weight_decay=0.1, decay="matrices")
 
 # fmt: off
 SEARCHES: tuple[Search, ...] = (
@@ -40,11 +45,44 @@ SEARCHES: tuple[Search, ...] = (
     )),
     Search(dataset="shakespeare", model="beta", epochs=15, trials=(
         _trial("what all others are held against"),
-        _trial("what was best for Astra-α; half the epochs, as it will overfit", _BETA_HALF),
-        _trial("dropout that leaves the carried state alone", _BETA_HALF,
+        _trial("what was best for Astra-α; half the epochs, as it will overfit", _BETA,
+               dropout=0.0, epochs=8),
+        _trial("dropout that leaves the carried state alone", _BETA,
                dropout=0.2, dropout_on="outputs"),
-        _trial("more of it", _BETA_HALF, dropout=0.35, dropout_on="outputs"),
-        _trial("the study's dropout, half as much", _BETA_HALF, dropout=0.05),
+        _trial("more of it", _BETA, dropout=0.35, dropout_on="outputs"),
+        _trial("the study's dropout, half as much", _BETA, dropout=0.05),
+        _trial("the second, and a higher rate", _BETA,
+               dropout=0.2, dropout_on="outputs", learning_rate=5e-3),
+        _trial("and more decay, of the matrices alone", _BETA,
+               dropout=0.2, dropout_on="outputs", weight_decay=0.1, decay="matrices"),
+    )),
+    Search(dataset="shakespeare", model="gamma", epochs=20, trials=(
+        _trial("what all others are held against"),
+        _trial("dropout that leaves the carried state alone", _GAMMA, dropout=0.4),
+        _trial("more of it", _GAMMA, dropout=0.5),
+        _trial("as much, and half the epochs", _GAMMA, dropout=0.4, epochs=10),
+    )),
+    Search(dataset="names", model="alpha", epochs=35, trials=(
+        _trial("what all others are held against"),
+        _trial("a rate that falls smoothly, and half the epochs", _NAMES, epochs=16),
+        _trial("dropout of what a layer hands up", _NAMES, dropout=0.2, dropout_on="outputs"),
+        _trial("decay of the matrices", _NAMES_DECAY),
+        _trial("both", _NAMES_DECAY, dropout=0.2, dropout_on="outputs"),
+    )),
+    Search(dataset="names", model="beta", epochs=40, trials=(
+        _trial("what all others are held against"),
+        _trial("dropout that leaves the carried state alone", _NAMES,
+               dropout=0.4, dropout_on="outputs"),
+        _trial("half the epochs", _NAMES, dropout=0.4, dropout_on="outputs", epochs=20),
+        _trial("decay of the matrices", _NAMES_DECAY,
+               dropout=0.4, dropout_on="outputs", epochs=20),
+    )),
+    Search(dataset="names", model="gamma", epochs=60, trials=(
+        _trial("what all others are held against"),
+        _trial("dropout that leaves the carried state alone, and a third of the epochs", _NAMES,
+               dropout=0.5, dropout_on="outputs", epochs=20, learning_rate=1e-3),
+        _trial("decay of the matrices", _NAMES_DECAY,
+               dropout=0.5, dropout_on="outputs", epochs=20, learning_rate=1e-3),
     )),
 )
 # fmt: on

@@ -31,7 +31,7 @@ BACKENDS: dict[str, Backend] = {
 
 CHOICES: dict[str, str] = {
     "cpu": "fused",  # Faster than the scan for every preset: results/benchmarks/README.md.
-    "gpu": "fused",  # Not measured: results/benchmarks/gpu.md says how.
+    "gpu": "wavefront",  # Measured on an H200: results/benchmarks/gpu.md.
     "tpu": "fused",  # Not measured.
 }
 """Which backend a platform takes for all shapes, if nobody names one."""

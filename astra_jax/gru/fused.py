@@ -15,10 +15,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, DTypeLike, Float
 
 from astra_jax.gru.inputs import Inputs
+from astra_jax.gru.loop import over_time
 from astra_jax.gru.projection import Gates, dot, outer, project
 from astra_jax.gru.step import advance
 from astra_jax.gru.weights import GRUWeights
@@ -62,7 +62,7 @@ def _forward(projected, kernel_hh, h_0, keep, dropout, dtype):
             h = jnp.where(keep_t, h * (1 / (1 - dropout)), jnp.zeros_like(h))
         return h, (h, gates)
 
-    _, (hidden, gates) = lax.scan(step, h_0, (projected, keep))
+    _, (hidden, gates) = over_time(step, h_0, (projected, keep))
     return hidden, (hidden, gates, kernel_hh, h_0, keep)
 
 
@@ -86,7 +86,7 @@ def _backward(dropout, dtype, saved, grad_hidden):
         return grad * (1 - z) + grad_rh * r + through, Gates(grad_r, grad_z, grad_n)
 
     start = jnp.zeros_like(h_0)
-    grad_h_0, grads = lax.scan(step, start, (grad_hidden, before, gates, keep), reverse=True)
+    grad_h_0, grads = over_time(step, start, (grad_hidden, before, gates, keep), reverse=True)
     read = before, before, gates.r * before
     grad_kernel = jnp.stack([outer(h, g, dtype) for h, g in zip(read, grads, strict=True)])
     return grads, grad_kernel, grad_h_0, None

@@ -9,10 +9,11 @@ The kernels' grid is blocks of the batch by blocks of time. On a TPU the blocks 
 after the other: weights and state lie in VMEM, the rest streams through. On a GPU all blocks run
 at once, so there is one block of time, and what is at hand is what caches and registers hold.
 
-Tested in Pallas' interpreter, on CPU: on neither chip has it been run. It lowers for TPU and, by
-way of Triton, for GPU. JAX 0.11 deprecates that way, and lowers it where there is a GPU only. The
-other, Mosaic GPU, does not know JAX's product of matrices, but those of one generation of chips,
-float32 rounded to TF32; for it, this is a kernel to be written anew, beside a GPU.
+Tested in Pallas' interpreter, on CPU. It lowers for TPU, where it has not been run, and, by way of
+Triton, for GPU, where it has been seen to train. JAX 0.11 deprecates that way, and lowers it where
+there is a GPU only. The other, Mosaic GPU, does not know JAX's product of matrices, but those of
+one generation of chips, float32 rounded to TF32; for it, this is a kernel to be written anew,
+beside a GPU.
 """
 
 import functools

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, DTypeLike, Float
 
 from astra_jax.gru.inputs import Inputs
+from astra_jax.gru.loop import over_time
 from astra_jax.gru.projection import project, summed_biases
 from astra_jax.gru.weights import GRUWeights
 
@@ -93,7 +93,7 @@ def _forward(first, kernel_ih, bias, kernel_hh, h_0, keep, dropout, dtype):
         return h, (h, (r, z, n))
 
     along = _along_waves(first, keep, num_layers)
-    _, (after, gates) = lax.scan(wave, h_0, along)
+    _, (after, gates) = over_time(wave, h_0, along)
     states = jnp.stack([after[layer : layer + time, layer] for layer in range(num_layers)])
     return states, (after, gates, kernel_ih, kernel_hh, h_0, keep)
 
@@ -124,7 +124,7 @@ def _backward(dropout, dtype, saved, grad_states):
 
     _, active, kept = _along_waves(grad_states[0], keep, num_layers)
     along = _shifted(grad_states), before, gates, active, kept
-    grad_h_0, grads = lax.scan(wave, jnp.zeros_like(h_0), along, reverse=True)
+    grad_h_0, grads = over_time(wave, jnp.zeros_like(h_0), along, reverse=True)
     grad_rz = _product("slbh,slbgk->lghk", before, grads[:, :, :, :2], dtype)
     grad_n = _product("slbh,slbk->lhk", gates[0] * before, grads[:, :, :, 2], dtype)
     grad_hh = jnp.concatenate([grad_rz, grad_n[:, None]], axis=1)
