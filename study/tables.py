@@ -33,7 +33,7 @@ def nats(values: Sequence[float]) -> str:
 def results(outcomes: Sequence[Outcome]) -> str:
     """Returns what models of one dataset have come to."""
     measures = outcomes[0].measures
-    head = ("", "parameters", "epochs", "characters", "time a run", *measures.values(), "bits")
+    head = ("", "parameters", "epochs", "characters", "time a run", "on", *measures.values(), "bits")
     rows = []
     for outcome in outcomes:
         furthest = outcome.furthest
@@ -46,6 +46,7 @@ def results(outcomes: Sequence[Outcome]) -> str:
                 _epochs(outcome),
                 f"{furthest[0].training_chars / 1e6:,.1f} M",
                 duration(sum(seconds) / len(seconds)),
+                ", ".join(dict.fromkeys(_devices(record) for record in furthest)),
                 *(nats(outcome.evaluated(name, "loss_nats")) for name in measures),
                 f"{Spread.of(bits).mean:.3f}" if bits else NONE,
                 seeds(furthest),
@@ -204,11 +205,18 @@ def contrasts(pairs: Sequence[tuple[Outcome, Outcome]]) -> str:
 
 def machines(outcomes: Sequence[Outcome]) -> list[str]:
     """Returns what the runs were trained on, each machine once."""
-    found = []
-    for record in (record for outcome in outcomes for record in outcome.records):
-        known = record.environment
-        devices = known.get("devices") if isinstance(known.get("devices"), list) else []
-        kinds = ", ".join(dict.fromkeys(map(str, devices or [])))
-        on = known.get("processor") if kinds == "cpu" else kinds
-        found.append(f"{on}, {known.get('cores')} cores, JAX {known.get('jax')}")
+    records = (record for outcome in outcomes for record in outcome.records)
+    found = (
+        f"{_devices(record)} ({record.environment.get('cores')} cores, JAX "
+        f"{record.environment.get('jax')})"
+        for record in records
+    )
     return list(dict.fromkeys(found))
+
+
+def _devices(record: RunRecord) -> str:
+    """Returns what computed: the accelerator, or the processor where there was none."""
+    known = record.environment
+    devices = known.get("devices") if isinstance(known.get("devices"), list) else []
+    kinds = ", ".join(dict.fromkeys(map(str, devices or [])))
+    return str(known.get("processor")) if kinds == "cpu" else kinds
