@@ -132,10 +132,29 @@ _CURSOR: Any = Cursor._make([P("data"), P(None, "data")])
 """The axes of a cursor's arrays that several devices share: those of the texts."""
 
 
-@functools.partial(jax.jit, static_argnames="graph")
-def make_stepper(graph: nnx.GraphDef[GRULanguageModel], params: nnx.State) -> Stepper:
-    """Returns the model's recurrence as `write_chunk` takes it."""
-    return nnx.merge(graph, params).stepper()
+@functools.partial(jax.jit, static_argnames=("graph", "num", "mesh"))
+def begin(
+    graph: nnx.GraphDef[GRULanguageModel], params: nnx.State, num: int, mesh: Mesh | None = None
+) -> tuple[Stepper, Cursor]:
+    """Returns a model's recurrence, and where texts stand before their first character.
+
+    One program, as every call to the device costs a short text dear. The first character must be
+    a given one.
+
+    Args:
+        graph: the model's structure.
+        params: its parameters.
+        num: N, how many texts.
+        mesh: see `write_chunk`.
+    """
+    model = nnx.merge(graph, params)
+    state = model.initial_state(num)
+    cursor = Cursor(jnp.zeros((num, model.config.vocab_size), state.dtype), state)
+    if mesh is not None:
+        # Where the next ones will lie: one program serves the first chunk and the others.
+        shares = Cursor._make(NamedSharding(mesh, spec) for spec in _CURSOR)
+        cursor = lax.with_sharding_constraint(cursor, shares)
+    return model.stepper(), cursor
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "strategy", "stateful", "mesh"))
@@ -227,12 +246,10 @@ def stream_ids(
     drawn = np.asarray(uniforms)
     given = np.concatenate([read, np.full(drawn.shape, DRAWN, np.int32)])
     drawn = np.concatenate([np.zeros(read.shape, drawn.dtype), drawn])
-    model = nnx.merge(graph, params)
-    place = Placement.of_texts(model.config.hidden_dim, len(prompt))
+    place = Placement.of_texts(nnx.merge(graph, params).config.hidden_dim, len(prompt))
     params, mesh = place.bring(params), place.mesh_of_several
-    stepper = make_stepper(graph, params)
-    # Where the next ones will lie: one program serves the first chunk and the others.
-    cursor, ahead = jax.device_put(_first_cursor(model, len(prompt)), _shares(place.mesh)), None
+    stepper, cursor = begin(graph, params, len(prompt), mesh)
+    ahead = None
     try:
         for first in range(0, len(given), chunk):
             parts = [_fill_up(array[first : first + chunk], chunk) for array in (given, drawn)]
@@ -257,17 +274,6 @@ class _Ahead(NamedTuple):
 
     def read(self) -> Int[np.ndarray, "N C"]:
         return np.asarray(self.ids)[self.begin : self.end].T
-
-
-def _first_cursor(model: GRULanguageModel, num: int) -> Cursor:
-    """Returns where texts stand before their first character, which must be a given one."""
-    state = model.initial_state(num)
-    return Cursor(jnp.zeros((num, model.config.vocab_size), state.dtype), state)
-
-
-def _shares(mesh: Mesh) -> Cursor:
-    """Returns where a cursor's arrays lie: every device has those of its own texts."""
-    return Cursor._make(NamedSharding(mesh, spec) for spec in _CURSOR)
 
 
 def _fill_up(rows: np.ndarray, length: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from astra_jax.environment import describe_environment
 from astra_jax.errors import InputError
 from benchmarks.contest import contest
 from benchmarks.growth import growth
+from benchmarks.lengths import lengths_contest
 from benchmarks.lineup import Rules
 from benchmarks.memory import memory_of_all
 from benchmarks.peers import EVAL, MEMORY, SAMPLE, TRAIN
@@ -20,7 +21,7 @@ from benchmarks.setting import Setting
 from benchmarks.start import start_times
 from benchmarks.writing import writing_contest
 
-START, GROWTH, SEEDS = "start", "growth", "seeds"
+LENGTHS, START, GROWTH, SEEDS = "length", "start", "growth", "seeds"
 
 _PACKAGES = ("torch", "onnxruntime")
 
@@ -35,6 +36,7 @@ MEASUREMENTS: Mapping[str, Callable[[Setting, Rules], dict[str, Any]]] = {
     TRAIN: _train,
     EVAL: lambda setting, rules: contest(EVAL, setting, rules),
     SAMPLE: writing_contest,
+    LENGTHS: lengths_contest,
     MEMORY: memory_of_all,
     START: start_times,
     GROWTH: growth,

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from benchmarks.peers import EVAL, MEMORY, OURS, PEERS, SAMPLE, TRAIN
-from benchmarks.records import GROWTH, SEEDS, START
+from benchmarks.records import GROWTH, LENGTHS, SEEDS, START
 from benchmarks.rounds import Spread, Summary, summarize
 from benchmarks.writing import many
 
@@ -145,6 +145,25 @@ def _floors(record: Mapping[str, Any], summaries: Mapping[str, Summary]) -> tupl
     )
 
 
+def _lengths(record: Mapping[str, Any]) -> list[Table]:
+    """Returns the table of texts of different lengths."""
+    summaries = summarize(record["seconds"])
+    longest = list(summaries.values())[-1].seconds.median
+    rows = tuple(
+        (
+            name,
+            _spread(summary.seconds, 1e6),
+            _spread_only(summary.seconds, 1e6),
+            f"{summary.seconds.median / longest:.2f}",
+            f"{1e3 * (summary.seconds.median - longest) * int(name.replace(',', '')):.1f}",
+        )
+        for name, summary in summaries.items()
+    )
+    head = ("characters", "µs a character", "quartiles", "× the longest text's", "ms more a text")
+    title = f"One text of each length, {_title(record)}"
+    return [Table(title=title, head=head, rows=rows, notes=_notes(record, summaries))]
+
+
 def _start(record: Mapping[str, Any]) -> list[Table]:
     """Returns the table of processes."""
     summaries = summarize(record["seconds"])
@@ -209,6 +228,7 @@ _TABLES = {
     EVAL: _contest,
     SAMPLE: _writing,
     MEMORY: _memory,
+    LENGTHS: _lengths,
     START: _start,
     GROWTH: _growth,
     SEEDS: _seeds,

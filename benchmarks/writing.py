@@ -65,7 +65,7 @@ def _entries(name: str, setting: Setting, reference: list[np.ndarray]) -> list[E
     write = _MAKE[name](setting)
     if name == "notebook":  # It reads something else, so its text is another.
         return [(_timed(name, write, 1), None)]
-    text = write(_prompts(1), CHECKED, True)
+    text = write(prompts(1), CHECKED, True)
     reference.append(text)
     require_same_text(name, reference[0], text)
     return [(_timed(name, write, 1), None), (_timed(many(name), write, MANY), None)]
@@ -76,10 +76,11 @@ def many(name: str) -> str:
     return f"{name}, {MANY} texts"
 
 
-def _prompts(num: int) -> np.ndarray:
+def prompts(num: int) -> np.ndarray:
+    """Returns what so many texts begin with."""
     return np.tile(np.array(PROMPT, np.int32), (num, 1))
 
 
 def _timed(name: str, write: Write, num: int) -> Timed:
     least = CHUNK if name.startswith(OURS) else 16
-    return Timed(name, lambda length: write(_prompts(num), length, False), least)
+    return Timed(name, lambda length: write(prompts(num), length, False), least)

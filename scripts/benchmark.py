@@ -37,9 +37,11 @@ SIZES = ("embedding_dim", "hidden_dim", "num_layers", "batch_size", "seq_len")
 class Arguments:
     """What is measured, and on what; --tables writes what was measured before."""
 
-    what: Literal["train", "eval", "sample", "memory", "start", "growth", "seeds", "all"] = "train"
-    """A training step, the evaluation of a batch, writing, peak memory, the start of a process,
-    cost as work grows, runs of eight seeds, or all of them."""
+    what: Literal[
+        "train", "eval", "sample", "length", "memory", "start", "growth", "seeds", "all"
+    ] = "train"
+    """A training step, the evaluation of a batch, writing, texts of different lengths, peak memory,
+    the start of a process, cost as work grows, runs of eight seeds, or all of them."""
     model: str = "alpha"
     """alpha, beta or gamma; small, medium and large name the three names models."""
     dataset: Annotated[str | None, default("shakespeare")] = None

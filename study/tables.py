@@ -33,7 +33,16 @@ def nats(values: Sequence[float]) -> str:
 def results(outcomes: Sequence[Outcome]) -> str:
     """Returns what models of one dataset have come to."""
     measures = outcomes[0].measures
-    head = ("", "parameters", "epochs", "characters", "time a run", "on", *measures.values(), "bits")
+    head = (
+        "",
+        "parameters",
+        "epochs",
+        "characters",
+        "time a run",
+        "on",
+        *measures.values(),
+        "bits",
+    )
     rows = []
     for outcome in outcomes:
         furthest = outcome.furthest

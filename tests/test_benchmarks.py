@@ -29,6 +29,7 @@ from benchmarks import (
     budget,
     contest,
     growth,
+    lengths,
     memory,
     page,
     records,
@@ -253,6 +254,18 @@ def test_growth_finds_the_exponent_of_a_power_law(setting: Setting):
     found = record["sweeps"]["T"]
     np.testing.assert_allclose(found["us_per_char"], [1e6 * taken[0] / 6, 1e6 * taken[1] / 12])
     np.testing.assert_allclose(found["exponent"], math.log2(taken[1] / taken[0]))
+
+
+def test_texts_of_each_length_are_timed_unless_they_take_too_long(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+):
+    record = lengths.lengths_contest(setting, rules(OURS), [4, 8])
+    (table,) = tables.tables_of(record | {"what": "length", **described(setting)})
+    assert [row[0] for row in table.rows] == ["4", "8"]
+    short, long = (Spread.of(record["seconds"][name]).median for name in "48")
+    assert table.rows[0][3:] == (f"{short / long:.2f}", f"{1e3 * 4 * (short - long):.1f}")
+    monkeypatch.setattr(lengths, "LONGEST_SECONDS", 0.0)
+    assert list(lengths.lengths_contest(setting, rules(OURS), [4, 8])["seconds"]) == ["4"]
 
 
 def test_runs_of_several_seeds_take_turns_in_every_way_and_agree(

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from astra_jax import sampling
 from astra_jax.gru import BACKENDS
@@ -73,9 +72,7 @@ def test_sampling_stays_on_the_device(
     params = jax.eval_shape(trainer.init, jax.random.key(0)).params
 
     def chunk(params, given, uniforms):
-        stepper = sampling.make_stepper(trainer.graph, params)
-        cursor = sampling._first_cursor(nnx.merge(trainer.graph, params), 3)
-        now = stepper, cursor, given, uniforms, 4
+        now = *sampling.begin(trainer.graph, params, 3), given, uniforms, 4
         return sampling.write_chunk(trainer.graph, params, *now, strategy, True)
 
     given, uniforms = np.full((5, 3), sampling.DRAWN, np.int32), np.zeros((5, 3), np.float32)
