@@ -29,9 +29,12 @@ def overview(documents: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     tables = [
         Table(
             title="A training step, and how many times as long the others take",
-            head=("", "precision", "ms", *_PEERS, MATMULS),
+            head=("", "precision", "ms", *_PEERS, MATMULS, "notebook ÷ products"),
             rows=tuple(found["steps"]),
-            notes=("torch-gru and nnx-rnn have other, easier equations.",),
+            notes=(
+                "torch-gru and nnx-rnn have other, easier equations. The last column is what a "
+                "step would gain on the notebook's if it were nothing but its products.",
+            ),
         ),
         Table(
             title="A character of one text, and how many times as long the others take",
@@ -50,7 +53,16 @@ def overview(documents: Mapping[str, Mapping[str, Any]]) -> list[Table]:
 def _training(record: Mapping[str, Any]) -> tuple[str, ...]:
     summaries = summarize(record["seconds"])
     others = [_ratio(summaries, name) for name in (*_PEERS, record["floor"])]
-    return record["precision"], f"{1e3 * summaries[OURS].seconds.median:.4g}", *others
+    milliseconds = f"{1e3 * summaries[OURS].seconds.median:.4g}"
+    return record["precision"], milliseconds, *others, _most(record["seconds"], record["floor"])
+
+
+def _most(seconds: Mapping[str, list[float]], floor: str | None) -> str:
+    """Returns how many times as long as the floor the notebook takes, in the same rounds."""
+    if floor is None or "notebook" not in seconds:
+        return NONE
+    pair = {floor: seconds[floor], "notebook": seconds["notebook"]}
+    return _ratio(summarize(pair), "notebook")
 
 
 def _one_text(record: Mapping[str, Any]) -> tuple[str, ...]:

@@ -137,11 +137,13 @@ def _floors(record: Mapping[str, Any], summaries: Mapping[str, Summary]) -> tupl
     one, together = (
         summaries[record[floor]].seconds.median for floor in ("floor", "floor_of_many")
     )
+    needed = 10 * record["flops"] / record["many"] / summaries[OURS].seconds.median
     return (
         f"The floor of one text: {record['bytes'] / 1e6:.2f} MB of weights, read once a step at "
         f"the {record['bytes'] / one / 1e9:.1f} GB/s that this machine reads so many bytes with. "
         f"Of {record['many']}: {record['flops'] / 1e6:,.1f} MFLOP of products a step at the "
-        f"{record['flops'] / together / 1e9:.0f} GFLOP/s that it reaches in their shapes.",
+        f"{record['flops'] / together / 1e9:.0f} GFLOP/s that it reaches in their shapes; ten "
+        f"times the characters/s of one text would take {needed / 1e9:.0f}.",
     )
 
 
