@@ -225,7 +225,12 @@ GRADIENTS = {
     ),
     "gradients through kernels not turned": change(_backward_pass, ".swapaxes(1, 2)", ""),
     "kernels' gradients from states one step late": change(
-        _backward_pass, "read = before, before", "read = hidden, hidden"
+        _backward_pass, "turn(before, dtype)", "turn(hidden, dtype)"
+    ),
+    "inputs' kernels' gradients all the reset gate's": change(
+        projection._products_backward,
+        "outer(turned, grad, dtype)",
+        "outer(turned, grads[0], dtype)",
     ),
     "candidate's kernel's gradient not reset": change(_backward_pass, "gates.r * before", "before"),
     "no gradient into the embedding": change(

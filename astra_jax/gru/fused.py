@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float
 
 from astra_jax.gru.inputs import Inputs
 from astra_jax.gru.loop import over_time
-from astra_jax.gru.projection import Gates, dot, outer, project
+from astra_jax.gru.projection import Gates, dot, outer, project, turn
 from astra_jax.gru.step import advance
 from astra_jax.gru.weights import GRUWeights
 
@@ -87,7 +87,8 @@ def _backward(dropout, dtype, saved, grad_hidden):
 
     start = jnp.zeros_like(h_0)
     grad_h_0, grads = over_time(step, start, (grad_hidden, before, gates, keep), reverse=True)
-    read = before, before, gates.r * before
+    whole, reset = turn(before, dtype), turn(gates.r * before, dtype)
+    read = whole, whole, reset
     grad_kernel = jnp.stack([outer(h, g, dtype) for h, g in zip(read, grads, strict=True)])
     return grads, grad_kernel, grad_h_0, None
 

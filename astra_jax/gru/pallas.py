@@ -28,7 +28,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float
 
 from astra_jax.errors import InputError
 from astra_jax.gru.inputs import Inputs
-from astra_jax.gru.projection import Gates, dot, outer, project
+from astra_jax.gru.projection import Gates, dot, outer, project, turn
 from astra_jax.gru.weights import GRUWeights
 
 
@@ -178,7 +178,8 @@ def _backward(plan, dtype, saved, grad_states):
     turned = kernel_hh.astype(dtype).swapaxes(1, 2)
     start = jnp.zeros_like(h_0)
     grad_h_0, grads = _kernel_scan(step, start, streams, turned, 3, plan, reverse=True)
-    read = before, before, gates.r * before
+    whole, reset = turn(before, dtype), turn(gates.r * before, dtype)
+    read = whole, whole, reset
     grad_kernel = jnp.stack([outer(h, g, dtype) for h, g in zip(read, grads, strict=True)])
     return Gates(*grads), grad_kernel, grad_h_0, None
 
