@@ -87,6 +87,16 @@ TUNED_FIELDS: dict[tuple[DatasetName, str], dict[str, Any]] = {
         batch_size=32,
         steps_per_epoch=400,
     ),
+    ("shakespeare", "beta"): dict(
+        schedule="cosine-by-step",
+        warmup_steps=200,
+        learning_rate=0.003,
+        batch_size=32,
+        steps_per_epoch=500,
+        dropout=0.05,
+        weight_decay=0.5,
+        decay="matrices",
+    ),
 }
 """What a tuned recipe has otherwise than the preset; results/study tells how it was found."""
 

@@ -55,6 +55,10 @@ SEARCHES: tuple[Search, ...] = (
                dropout=0.2, dropout_on="outputs", learning_rate=5e-3),
         _trial("and more decay, of the matrices alone", _BETA,
                dropout=0.2, dropout_on="outputs", weight_decay=0.1, decay="matrices"),
+        _trial("the carried state's own dropout was best: with much decay of the matrices", _BETA,
+               dropout=0.05, weight_decay=0.5, decay="matrices"),
+        _trial("more decay still, in place of dropout", _BETA,
+               dropout=0.0, weight_decay=1.0, decay="matrices"),
     )),
     Search(dataset="shakespeare", model="gamma", epochs=20, trials=(
         _trial("what all others are held against"),

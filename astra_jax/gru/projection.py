@@ -26,7 +26,7 @@ def project(weights: GRUWeights, inputs: Inputs, dtype: DTypeLike) -> Gates:
     if isinstance(inputs, Embedded) and inputs.is_small:
         tables = [dot(inputs.table, kernel, dtype) + bias[None] for kernel, bias in rows]
         return Gates(*(_look_up(table, inputs.ids) for table in tables))
-    products = _products(dense(inputs), weights.kernel_ih, dtype)
+    products: Gates = _products(dense(inputs), weights.kernel_ih, dtype)
     return Gates(*(p + bias[None, None] for p, (_, bias) in zip(products, rows, strict=True)))
 
 
