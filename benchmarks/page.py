@@ -52,7 +52,11 @@ def fill_in(page: Path, body: str) -> None:
 
 def _machine(environment: Mapping[str, Any]) -> str:
     devices = dict.fromkeys(environment["devices"])
-    on = environment["processor"] if set(devices) == {"cpu"} else ", ".join(devices)
+    if set(devices) == {"cpu"}:
+        vectors = environment.get("vector_instructions")
+        on = environment["processor"] + (f" ({vectors})" if vectors else "")
+    else:
+        on = ", ".join(devices)
     versions = ", ".join(
         f"{label} {environment[name]}"
         for label, name in (("JAX", "jax"), ("PyTorch", "torch"), ("ONNX Runtime", "onnxruntime"))

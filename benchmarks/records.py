@@ -1,14 +1,14 @@
 """What is measured, as JSON: everything that is needed to know what a number means."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from astra_jax.atomic import write_text
-from astra_jax.environment import describe_environment
+from astra_jax.environment import describe_environment, vector_instructions
 from astra_jax.errors import InputError
 from benchmarks.contest import contest
 from benchmarks.growth import growth
@@ -49,8 +49,7 @@ def measure(what: str, setting: Setting, rules: Rules) -> dict[str, Any]:
     """Measures one thing, and returns its record."""
     return {
         "what": what,
-        "preset": setting.preset.to_dict(),
-        "precision": setting.precision,
+        **_of(setting),
         "devices": setting.place.mesh.size,
         "torch_device": str(setting.torch_device),
         "torch_threads": setting.num_threads,
@@ -59,10 +58,49 @@ def measure(what: str, setting: Setting, rules: Rules) -> dict[str, Any]:
     }
 
 
+def _of(setting: Setting) -> dict[str, Any]:
+    """Returns what all records of a file have in common."""
+    return {"preset": setting.preset.to_dict(), "precision": setting.precision}
+
+
+def kept(path: Path, wanted: Collection[str], setting: Setting) -> list[dict[str, Any]]:
+    """Returns the records of a file that others are written beside: all that is not measured anew.
+
+    Args:
+        path: the file, which need not be there.
+        wanted: what is to be measured.
+        setting: what for.
+
+    Raises:
+        InputError: the file is of another machine, other versions, another model or precision.
+    """
+    if not path.exists():
+        return []
+    document = _parse(path)
+    if document is None:
+        raise InputError(f"{path} is no record of benchmarks: give another file to --json")
+    was, now = document["environment"], _environment()
+    other = [name for name in was | now if was.get(name) != now.get(name)]
+    for record in document["records"]:
+        other += [name for name, value in _of(setting).items() if record[name] != value]
+    if other:
+        raise InputError(
+            f"{path} was measured otherwise ({', '.join(dict.fromkeys(other))}): give another file "
+            "to --json, or move it away"
+        )
+    return [record for record in document["records"] if record["what"] not in wanted]
+
+
 def write(path: Path, records: list[dict[str, Any]]) -> None:
     """Writes records, with versions and machine."""
-    document = {"environment": describe_environment(_PACKAGES), "records": records}
+    order = list(MEASUREMENTS)
+    records = sorted(records, key=lambda record: order.index(record["what"]))
+    document = {"environment": _environment(), "records": records}
     write_text(path, json.dumps(document, indent=1) + "\n")
+
+
+def _environment() -> dict[str, Any]:
+    return describe_environment(_PACKAGES) | {"vector_instructions": vector_instructions()}
 
 
 def read_all(folder: Path) -> dict[str, dict[str, Any]]:

@@ -61,7 +61,8 @@ class Arguments:
     threads: Annotated[int | None, default("one for each core")] = None
     """Threads of PyTorch and ONNX Runtime on the CPU."""
     json: Annotated[Path | None, default("none")] = None
-    """The file to write what was measured into, with versions and machine."""
+    """The file to write what was measured into, with versions and machine; what else it holds of
+    the same model and machine stays."""
     tables: Annotated[Path | None, default("none")] = None
     """Measure nothing: write the tables and figures of this folder's files into its README.md."""
 
@@ -104,13 +105,14 @@ def main(arguments: Arguments) -> None:
     every = [what for what in MEASUREMENTS if what != MEMORY]
     wanted = every if arguments.what == "all" else [arguments.what]
     rules = {what: arguments.rules(what) for what in wanted}
+    kept = records.kept(arguments.json, wanted, setting) if arguments.json is not None else []
     console, measured = Console(width=max(WIDTH, Console().width)), []
     for what in wanted:
         measured.append(records.measure(what, setting, rules[what]))
         for table in tables_of(measured[-1]):
             console.print(table.rich())
         if arguments.json is not None:
-            records.write(arguments.json, measured)
+            records.write(arguments.json, kept + measured)
 
 
 if __name__ == "__main__":

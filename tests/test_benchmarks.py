@@ -1,5 +1,6 @@
 """The benchmarks on tiny shapes: what is counted, who is held to what, what is written down."""
 
+import dataclasses
 import json
 import math
 import mmap
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from astra_jax.config import ModelConfig
+from astra_jax.errors import InputError
 from astra_jax.presets import PRESETS, override
 from astra_jax.replicas import Replicas
 from astra_torch.data import IGNORE
@@ -328,6 +330,25 @@ def test_tables_are_made_of_records_and_leave_the_text_around_them(
     assert (tmp_path / "tiny-growth.png").read_bytes().startswith(b"\x89PNG")
     (tmp_path / "other.json").write_text(json.dumps({"records": []}))
     assert call("benchmark.py", "--tables", tmp_path).code == 2
+
+
+def test_what_a_file_holds_of_the_same_model_and_machine_stays_and_no_other_is_overwritten(
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "tiny.json"
+    assert records.kept(path, [TRAIN], setting) == []
+    made = [{"what": what} | described(setting) for what in (SAMPLE, TRAIN)]
+    records.write(path, made)
+    assert records.kept(path, [TRAIN], setting) == made[:1]
+    assert [record["what"] for record in json.loads(path.read_text())["records"]] == [TRAIN, SAMPLE]
+    with pytest.raises(InputError, match=r"measured otherwise \(preset, precision\)"):
+        records.kept(path, [TRAIN], dataclasses.replace(setting, precision="bf16"))
+    monkeypatch.setattr(records, "vector_instructions", lambda: "another")
+    with pytest.raises(InputError, match=r"measured otherwise \(vector_instructions\)"):
+        records.kept(path, [TRAIN], setting)
+    path.write_text("{}")
+    with pytest.raises(InputError, match="is no record of benchmarks"):
+        records.kept(path, [TRAIN], setting)
 
 
 def test_unknown_peers_are_one_line_that_lists_the_known():
