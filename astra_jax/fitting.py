@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from astra_jax import cluster
 from astra_jax.config import Preset
@@ -181,11 +181,11 @@ class _Loop:
         splits = [member.split for member in members]
         keys = [member.keys.dropout for member in members]
         self.engine = options.engine(self.preset, self.steps, splits, keys)
-        self.learning_rate = jax.jit(learning_rate_schedule(self.preset.train, self.steps))
+        self.schedule = jax.jit(jax.vmap(learning_rate_schedule(self.preset.train, self.steps)))
         self.step_chars = self.preset.data.batch_size * self.preset.data.seq_len
         self.pace = Pace()
         self.eval_seconds = 0.0
-        self.rate = 0.0
+        self.rates: Float[np.ndarray, " S"] = np.zeros(self.steps)
 
     def run(self) -> None:
         """Does what is left of the trainings."""
@@ -200,7 +200,8 @@ class _Loop:
     def _run_epoch(self, state: TrainState, epoch: int) -> TrainState:
         """Does what is left of an epoch, counted from 0, and evaluates and saves it."""
         # Before anything is in flight that asking the device would wait for.
-        self.rate = float(self.learning_rate(epoch * self.steps))
+        first = epoch * self.steps
+        self.rates = np.asarray(self.schedule(np.arange(first, first + self.steps)), np.float64)
         state = self._train(state, epoch)
         started = time.perf_counter()
         losses = self._evaluate(state, epoch)
@@ -224,7 +225,7 @@ class _Loop:
         return EpochMetrics(
             epoch=epoch + 1,
             step=step,
-            learning_rate=self.rate,
+            learning_rate=float(self.rates.mean()),
             train_loss_nats=done.loss_nats / done.steps,
             val_estimate_nats=estimate,
             val_loss_nats=full,
@@ -305,7 +306,7 @@ class _Loop:
                 step=done + 1,
                 steps=self.steps,
                 losses_nats=losses_nats,
-                learning_rate=self.rate,
+                learning_rate=float(self.rates[done]),
                 chars_per_s=len(self.members) * self.step_chars / self.pace.seconds_per_step,
                 seconds_left=(epochs * self.steps - step) * self.pace.seconds_per_step
                 + (epochs - epoch) * self.eval_seconds,

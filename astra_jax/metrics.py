@@ -17,7 +17,7 @@ class EpochMetrics(Record):
     Attributes:
         epoch: counted from 1.
         step: optimiser steps done since the beginning.
-        learning_rate: during this epoch.
+        learning_rate: mean over this epoch's steps.
         train_loss_nats: mean of the epoch's batch losses, dropout on.
         val_estimate_nats: the notebook's validation: of text, one random batch; of words, the
             mean of the batch means.

@@ -59,6 +59,8 @@ SEARCHES: tuple[Search, ...] = (
                dropout=0.05, weight_decay=0.5, decay="matrices"),
         _trial("more decay still, in place of dropout", _BETA,
                dropout=0.0, weight_decay=1.0, decay="matrices"),
+        _trial("dropout and decay, and twice the rate, as it was for Astra-α", _BETA,
+               dropout=0.05, weight_decay=0.5, decay="matrices", learning_rate=6e-3),
     )),
     Search(dataset="shakespeare", model="gamma", epochs=20, trials=(
         _trial("what all others are held against"),

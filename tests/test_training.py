@@ -9,12 +9,16 @@ import optax
 import pytest
 from flax import nnx
 
-from astra_jax import experiments
+from astra_jax import experiments, fitting
 from astra_jax.config import Preset
 from astra_jax.errors import InputError
+from astra_jax.fitting import FitOptions
+from astra_jax.optimizers import learning_rate_schedule
 from astra_jax.presets import override
+from astra_jax.progress import Snapshot
+from astra_jax.saving import SavePolicy
 from astra_jax.training import Keys, Trainer
-from tests.trainings import TEXT, WORDS, Begin, Train, without_times
+from tests.trainings import TEXT, WORDS, Begin, Silent, Train, without_times
 
 
 def test_seeds_fix_everything_and_differ(train: Train):
@@ -89,6 +93,21 @@ def test_carried_states_are_those_of_the_text_read_in_one_piece(begin: Begin):
         expected = losses.reshape(-1, steps, 4).mean(axis=(0, 2))
         np.testing.assert_allclose(told.loss_nats[:steps], expected, rtol=1e-5)
         assert np.ptp(expected) > 1e-4
+
+
+def test_the_rates_told_are_those_of_the_steps(begin: Begin):
+    preset = override(TEXT, schedule="cosine-by-step", warmup_steps=3)
+    run, split = begin(preset)
+    told = Silent()
+    fitting.fit(run, split, told, FitOptions(saving=SavePolicy(checkpoint_every=1)))
+    rate = learning_rate_schedule(preset.train, steps_per_epoch=7)
+    expected = [float(rate(step)) for step in range(14)]
+    snapshots = [one for one in told.seen if isinstance(one, Snapshot)]
+    assert len(snapshots) > 7  # The first calls are not told, before a step's time is known.
+    for one in snapshots:
+        assert one.learning_rate == pytest.approx(expected[7 * (one.epoch - 1) + one.step - 1])
+    means = [line.learning_rate for line in run.metrics()]
+    assert means == pytest.approx([np.mean(expected[:7]), np.mean(expected[7:])])
 
 
 def test_grad_norm_is_measured_before_the_clip(begin: Begin):
