@@ -78,25 +78,20 @@ NOTEBOOK: Literal["notebook"] = "notebook"
 TUNED: Literal["tuned"] = "tuned"
 """The recipes: that of the studies, and one that reaches a lower loss from as many characters."""
 
+_TUNED = dict(schedule="cosine-by-step", warmup_steps=200)
+_TUNED_NAMES = _TUNED | dict(optimizer="adamw", decay="matrices")
+
 TUNED_FIELDS: dict[tuple[DatasetName, str], dict[str, Any]] = {
-    ("shakespeare", "alpha"): dict(
-        dropout=0.0,
-        schedule="cosine-by-step",
-        warmup_steps=200,
-        learning_rate=0.008,
-        batch_size=32,
-        steps_per_epoch=400,
-    ),
-    ("shakespeare", "beta"): dict(
-        schedule="cosine-by-step",
-        warmup_steps=200,
-        learning_rate=0.003,
-        batch_size=32,
-        steps_per_epoch=500,
-        dropout=0.05,
-        weight_decay=0.5,
-        decay="matrices",
-    ),
+    ("shakespeare", "alpha"): _TUNED
+    | dict(learning_rate=8e-3, dropout=0.0, batch_size=32, steps_per_epoch=400),
+    ("shakespeare", "beta"): _TUNED
+    | dict(learning_rate=9e-3, dropout=0.03, weight_decay=0.5, decay="matrices")
+    | dict(batch_size=32, steps_per_epoch=500),
+    ("shakespeare", "gamma"): _TUNED | dict(learning_rate=4e-3, weight_decay=1.0, decay="matrices"),
+    ("names", "alpha"): _TUNED_NAMES | dict(learning_rate=4e-3, weight_decay=0.3),
+    ("names", "beta"): _TUNED_NAMES | dict(learning_rate=4e-3, weight_decay=0.5),
+    ("names", "gamma"): _TUNED_NAMES
+    | dict(learning_rate=2e-3, weight_decay=0.5, dropout=0.3, epochs=30),
 }
 """What a tuned recipe has otherwise than the preset; results/study tells how it was found."""
 

@@ -57,6 +57,7 @@ PLAN: tuple[Row, ...] = (
     _row("shakespeare", "beta", NOTEBOOK, 2),
     _row("shakespeare", "beta", TUNED, 2),
     _row("names", "gamma", NOTEBOOK, 1),
+    _row("names", "gamma", TUNED, 1),
     _row("shakespeare", "gamma", NOTEBOOK, 1),
     _row("shakespeare", "gamma", TUNED, 1),
 )

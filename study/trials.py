@@ -18,8 +18,13 @@ _BETA = dict(
     **dict(schedule="cosine-by-step", warmup_steps=200, learning_rate=3e-3),
     **dict(batch_size=32, steps_per_epoch=500),
 )
+_BETA_DECAY = _BETA | dict(dropout=0.05, weight_decay=0.5, decay="matrices")
 _GAMMA = dict(
     **dict(schedule="cosine-by-step", warmup_steps=200, learning_rate=2e-3, dropout_on="outputs"),
+)
+_GAMMA_DECAY = dict(
+    **dict(schedule="cosine-by-step", warmup_steps=200, learning_rate=2e-3),
+    **dict(weight_decay=0.5, decay="matrices"),
 )
 _NAMES = dict(schedule="cosine-by-step", warmup_steps=200, learning_rate=2e-3)
 _NAMES_DECAY = _NAMES | dict(optimizer="adamw", weight_decay=0.1, decay="matrices")
@@ -55,18 +60,30 @@ SEARCHES: tuple[Search, ...] = (
                dropout=0.2, dropout_on="outputs", learning_rate=5e-3),
         _trial("and more decay, of the matrices alone", _BETA,
                dropout=0.2, dropout_on="outputs", weight_decay=0.1, decay="matrices"),
-        _trial("the carried state's own dropout was best: with much decay of the matrices", _BETA,
-               dropout=0.05, weight_decay=0.5, decay="matrices"),
+        _trial("the carried state's own dropout was best: with much decay of the matrices",
+               _BETA_DECAY),
         _trial("more decay still, in place of dropout", _BETA,
                dropout=0.0, weight_decay=1.0, decay="matrices"),
-        _trial("dropout and decay, and twice the rate, as it was for Astra-α", _BETA,
-               dropout=0.05, weight_decay=0.5, decay="matrices", learning_rate=6e-3),
+        _trial("dropout and decay, and twice the rate, as it was for Astra-α", _BETA_DECAY,
+               learning_rate=6e-3),
+        _trial("a higher rate still", _BETA_DECAY, learning_rate=9e-3),
+        _trial("and higher", _BETA_DECAY, learning_rate=12e-3),
+        _trial("as high a rate, and less dropout", _BETA_DECAY, learning_rate=9e-3, dropout=0.03),
+        _trial("as high a rate, and more dropout", _BETA_DECAY, learning_rate=9e-3, dropout=0.1),
+        _trial("as high a rate, and more decay", _BETA_DECAY,
+               learning_rate=9e-3, weight_decay=1.0),
+        _trial("again twice the steps", _BETA_DECAY,
+               learning_rate=6e-3, batch_size=16, steps_per_epoch=1000),
     )),
     Search(dataset="shakespeare", model="gamma", epochs=20, trials=(
         _trial("what all others are held against"),
         _trial("dropout that leaves the carried state alone", _GAMMA, dropout=0.4),
         _trial("more of it", _GAMMA, dropout=0.5),
         _trial("as much, and half the epochs", _GAMMA, dropout=0.4, epochs=10),
+        _trial("what was best for Astra-β: dropout of the states, and much decay", _GAMMA_DECAY),
+        _trial("twice the rate", _GAMMA_DECAY, learning_rate=4e-3),
+        _trial("twice the decay", _GAMMA_DECAY, learning_rate=4e-3, weight_decay=1.0),
+        _trial("more dropout", _GAMMA_DECAY, learning_rate=4e-3, dropout=0.2),
     )),
     Search(dataset="names", model="alpha", epochs=35, trials=(
         _trial("what all others are held against"),
@@ -74,6 +91,8 @@ SEARCHES: tuple[Search, ...] = (
         _trial("dropout of what a layer hands up", _NAMES, dropout=0.2, dropout_on="outputs"),
         _trial("decay of the matrices", _NAMES_DECAY),
         _trial("both", _NAMES_DECAY, dropout=0.2, dropout_on="outputs"),
+        _trial("more decay, a higher rate", _NAMES_DECAY, learning_rate=4e-3, weight_decay=0.3),
+        _trial("more of both", _NAMES_DECAY, learning_rate=8e-3, weight_decay=0.5),
     )),
     Search(dataset="names", model="beta", epochs=40, trials=(
         _trial("what all others are held against"),
@@ -82,6 +101,11 @@ SEARCHES: tuple[Search, ...] = (
         _trial("half the epochs", _NAMES, dropout=0.4, dropout_on="outputs", epochs=20),
         _trial("decay of the matrices", _NAMES_DECAY,
                dropout=0.4, dropout_on="outputs", epochs=20),
+        _trial("the study's dropout, and more decay", _NAMES_DECAY, weight_decay=0.3),
+        _trial("a higher rate, and more decay", _NAMES_DECAY,
+               learning_rate=4e-3, weight_decay=0.5),
+        _trial("and more dropout", _NAMES_DECAY,
+               learning_rate=4e-3, weight_decay=0.5, dropout=0.2),
     )),
     Search(dataset="names", model="gamma", epochs=60, trials=(
         _trial("what all others are held against"),
@@ -89,6 +113,9 @@ SEARCHES: tuple[Search, ...] = (
                dropout=0.5, dropout_on="outputs", epochs=20, learning_rate=1e-3),
         _trial("decay of the matrices", _NAMES_DECAY,
                dropout=0.5, dropout_on="outputs", epochs=20, learning_rate=1e-3),
+        _trial("the study's dropout, more decay, half the epochs", _NAMES_DECAY,
+               weight_decay=0.5, epochs=30),
+        _trial("and more dropout", _NAMES_DECAY, weight_decay=0.5, dropout=0.3, epochs=30),
     )),
 )
 # fmt: on
