@@ -126,7 +126,7 @@ def find_preset(model: str, dataset: str | None = None, recipe: str = NOTEBOOK) 
         recipe: notebook or tuned.
 
     Raises:
-        InputError: there is no such model, dataset or recipe, or none of that name for the model.
+        InputError: there is no such model, dataset or recipe.
     """
     if recipe not in (NOTEBOOK, TUNED):
         raise InputError(f"unknown recipe {recipe!r}: choose one of {NOTEBOOK}, {TUNED}")
@@ -142,10 +142,7 @@ def find_preset(model: str, dataset: str | None = None, recipe: str = NOTEBOOK) 
         raise InputError(f"unknown model {model!r} for {dataset}: choose one of {', '.join(known)}")
     if recipe == NOTEBOOK:
         return preset
-    own = TUNED_FIELDS.get((preset.data.dataset, preset.name))
-    if own is None:
-        raise InputError(f"{preset.title} has no tuned recipe: leave out --recipe tuned")
-    return override(preset, **own)
+    return override(preset, **TUNED_FIELDS[preset.data.dataset, preset.name])
 
 
 def override(preset: Preset, **fields: Any) -> Preset:

@@ -185,7 +185,23 @@ def tuned(notebook: Outcome, outcome: Outcome) -> str:
     goal = "in all of them" if reached == len(contrasts) else f"in {reached} of {len(contrasts)}"
     return (
         f"**{notebook.title}**, {parameters} parameters, {chars} characters trained on: {told}. "
-        f"The goal of {GOAL_NATS} nats is reached {goal}."
+        f"The goal of {GOAL_NATS} nats is reached {goal}.{_against_the_lowest(notebook, outcome)}"
+    )
+
+
+def _against_the_lowest(notebook: Outcome, tuned: Outcome) -> str:
+    """Returns what is left of a gain were the study's recipe stopped in time, where it overfits."""
+    best, last = notebook.best_epoch, notebook.epochs[-1]
+    low, end, other = (
+        each.of_epoch(epoch, lambda line: line.val_loss_nats).mean
+        for each, epoch in ((notebook, best), (notebook, last), (tuned, tuned.epochs[-1]))
+    )
+    if end - low <= RISE_NATS:
+        return ""
+    change = "lower" if other < low else "higher"
+    return (
+        f" Its last epoch's loss is {abs(low - other):.4f} nats {change} than that of the study's "
+        f"recipe at its lowest, epoch {best}."
     )
 
 

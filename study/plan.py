@@ -7,7 +7,7 @@ from typing import Literal
 from astra_jax.config import DatasetName, Preset
 from astra_jax.errors import InputError
 from astra_jax.groups import MAX_SEEDS
-from astra_jax.presets import NOTEBOOK, TUNED, TUNED_FIELDS, find_preset, override
+from astra_jax.presets import NOTEBOOK, TUNED, find_preset, override
 
 Recipe = Literal["notebook", "tuned"]
 
@@ -61,20 +61,17 @@ PLAN: tuple[Row, ...] = (
     _row("shakespeare", "gamma", NOTEBOOK, 1),
     _row("shakespeare", "gamma", TUNED, 1),
 )
-"""The whole study, in order of cost. A row whose recipe no preset has is left out."""
+"""The whole study, in order of cost."""
 
 
-def preset_of(row: Row) -> Preset | None:
-    """Returns what a row trains, with seed 0; None where there is no such recipe."""
-    if row.recipe == TUNED and (row.dataset, row.model) not in TUNED_FIELDS:
-        return None
+def preset_of(row: Row) -> Preset:
+    """Returns what a row trains, with seed 0."""
     return find_preset(row.model, row.dataset, row.recipe)
 
 
 def presets_of(row: Row) -> list[Preset]:
-    """Returns a preset for each seed of a row whose recipe there is."""
+    """Returns a preset for each seed of a row."""
     preset = preset_of(row)
-    assert preset is not None
     return [override(preset, seed=seed) for seed in range(row.seeds)]
 
 
@@ -91,7 +88,7 @@ def choose(only: str | None, seeds: int | None, plan: Sequence[Row] | None = Non
     """
     if seeds is not None and not 1 <= seeds <= MAX_SEEDS:
         raise InputError(f"--seeds must be from 1 to {MAX_SEEDS}, got {seeds}")
-    rows = [row for row in (PLAN if plan is None else plan) if preset_of(row)]
+    rows = list(PLAN if plan is None else plan)
     if only is not None:
         wanted = _names(only)
         known = [row.name for row in rows]

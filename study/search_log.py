@@ -17,8 +17,11 @@ _INTRODUCTION = """\
 Same model, no more training characters than the notebook's recipe, and no look at the validation
 part: of what the study trains on, the last tenth (of names, a random fifth) is held back, and
 trials are judged by the loss on it. One seed each, so differences of some thousandths of a nat say
-nothing. The trials stand in the order in which they were thought of. This page is written by
-`python scripts/study.py --only search`, which does those that are missing.
+nothing. How the words of a names model are parted hangs on the seed, and trials were those of seed
+0: of the study's runs, that one alone is validated on words that no trial has read. The trials
+stand in the order in which they were thought of; which were worth their time was felt out with
+smaller models on a quarter of the training part, of which no record is kept. This page is written
+by `python scripts/study.py --only search`, which does those that are missing.
 """
 
 
@@ -53,13 +56,13 @@ def _section(search: Search, trials: Mapping[str, dict[str, Any]]) -> str:
             "",
             f"Losses in nats, from [{search.name}.json]({path}).{length}{open_}",
             "",
-            *_table(rows, TUNED_FIELDS.get((search.dataset, search.model))),
+            *_table(rows, TUNED_FIELDS[search.dataset, search.model]),
             "",
         ]
     )
 
 
-def _table(rows: Sequence[dict[str, Any]], tuned: Mapping[str, Any] | None) -> list[str]:
+def _table(rows: Sequence[dict[str, Any]], tuned: Mapping[str, Any]) -> list[str]:
     """Returns the trials as a table in Markdown; that of the tuned recipe is bold."""
     names = [name for name in ("windows_128", "carried", "all") if name in rows[0]["development"]]
     titles = {"windows_128": "128 characters", "carried": "state carried", "all": "every letter"}
@@ -71,7 +74,7 @@ def _table(rows: Sequence[dict[str, Any]], tuned: Mapping[str, Any] | None) -> l
         difference = "–" if base is None or not row["changes"] else f"{losses[0] - base:+.4f}"
         cells = [_changes(row["changes"]), row["why"], f"{row['train_loss_nats']:.4f}"]
         cells += [*(f"{loss:.4f}" for loss in losses), difference]
-        if tuned is not None and row["changes"] == dict(tuned):
+        if row["changes"] == dict(tuned):
             cells[0] = f"**{cells[0]}: the tuned recipe**"
         lines.append(f"| {' | '.join(cells)} |")
     return lines

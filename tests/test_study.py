@@ -459,7 +459,22 @@ def test_gains_are_paired_by_seed_and_know_their_error():
         gains = [0.06 - each / 2 for each in OFFSETS]
         np.testing.assert_allclose(found.gains, gains)
     assert "The goal of 0.05 nats is reached in all of them" in findings.tuned(notebook, tuned)
-    assert "as many characters" in findings.tuned(notebook, tuned)
+    told = findings.tuned(notebook, tuned)
+    assert "as many characters" in told
+    assert "at its lowest" not in told
+
+
+def test_a_gain_over_what_overfits_is_also_told_against_its_lowest():
+    outcomes = outcomes_of(sorted(made_study(), key=lambda each: (each.stem, each.seed)))
+    ((notebook, tuned),) = pairs_of(outcomes)
+    end = tuned.of_epoch(tuned.epochs[-1], lambda line: line.val_loss_nats).mean
+    runs = []
+    for run in notebook.furthest:
+        lines = list(run.epochs)
+        lines[1] = dataclasses.replace(lines[1], val_loss_nats=end - 0.02)
+        runs.append(dataclasses.replace(run, epochs=tuple(lines)))
+    told = findings.tuned(outcome_of(*runs), tuned)
+    assert "0.0200 nats higher than that of the study's recipe at its lowest, epoch 2." in told
 
 
 @pytest.mark.parametrize(
