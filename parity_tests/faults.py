@@ -127,8 +127,8 @@ _SURVIVORS = "jnp.where(keep_t, h * (1 / (1 - dropout)), jnp.zeros_like(h))"
 
 RECURRENCE = {
     "z complemented": change(step.advance, "(1 - z) * h + z * n", "z * h + (1 - z) * n"),
-    "reset after the product": change(step.advance, "dot(r * h", "r * dot(h"),
-    "candidate reset by z": change(step.advance, "dot(r * h", "dot(z * h"),
+    "reset after the product": change(step.advance, "through_n(r * h", "r * through_n(h"),
+    "candidate reset by z": change(step.advance, "through_n(r * h", "through_n(z * h"),
     "second bias of r dropped": change(_biases, "bias_r + weights.bias_hh[0]", "bias_r"),
     "second bias of z dropped": change(_biases, "bias_z + weights.bias_hh[1]", "bias_z"),
     "bias of the candidate dropped": change(

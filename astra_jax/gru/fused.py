@@ -57,7 +57,8 @@ def _forward(projected, kernel_hh, h_0, keep, dropout, dtype):
 
     def step(h, at_t):
         x, keep_t = at_t
-        h, gates = advance(h, x, kernels, dtype)
+        through_r, through_z = dot(h, kernels.r, dtype), dot(h, kernels.z, dtype)
+        h, gates = advance(h, x, through_r, through_z, lambda reset: dot(reset, kernels.n, dtype))
         if keep_t is not None:
             h = jnp.where(keep_t, h * (1 / (1 - dropout)), jnp.zeros_like(h))
         return h, (h, gates)

@@ -1,10 +1,10 @@
 """The recurrence one character at a time, where the next one hangs on what came of the last.
 
-A loop around `gru` would do at every character what needs doing once: project the table, and
-take the kernels apart by gate, which copies them, at several times the cost of their products.
+A loop around `gru` would do at every character what needs doing once: project the table, and lay
+the kernels of a layer side by side, which copies them, at several times the cost of their products.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -17,28 +17,53 @@ from astra_jax.gru.weights import GRUWeights
 
 
 def advance(
-    h: Float[Array, "B H"], x: Gates, kernels_hh: Gates, dtype: DTypeLike
+    h: Float[Array, "B H"],
+    x: Gates,
+    through_r: Float[Array, "B H"],
+    through_z: Float[Array, "B H"],
+    through_n: Callable[[Float[Array, "B H"]], Float[Array, "B H"]],
 ) -> tuple[Float[Array, "B H"], Gates]:
     """Returns one layer's next state, before dropout, and its gates.
 
     Args:
         h: the state.
         x: what the input and all biases contribute to the gates.
-        kernels_hh: the recurrent projections.
-        dtype: type of the products' operands.
+        through_r: the state's product with the reset gate's kernel.
+        through_z: the same with the update gate's.
+        through_n: returns that of a state that was reset with the candidate's.
     """
-    r = jax.nn.sigmoid(x.r + dot(h, kernels_hh.r, dtype))
-    z = jax.nn.sigmoid(x.z + dot(h, kernels_hh.z, dtype))
-    n = jnp.tanh(x.n + dot(r * h, kernels_hh.n, dtype))
+    r = jax.nn.sigmoid(x.r + through_r)
+    z = jax.nn.sigmoid(x.z + through_z)
+    n = jnp.tanh(x.n + through_n(r * h))
     return (1 - z) * h + z * n, Gates(r, z, n)
 
 
-class _Cell(NamedTuple):
-    """One layer, taken apart by gate; all biases of a gate are one."""
+class _Recurrence(NamedTuple):
+    """A layer's recurrent kernels: a CPU reads two side by side faster than one after the other.
 
-    kernels_ih: Gates
-    kernels_hh: Gates
-    biases: Gates
+    Attributes:
+        rz: those of the reset and the update gate, R = 2H.
+        n: that of the candidate.
+    """
+
+    rz: Float[Array, "H R"]
+    n: Float[Array, "H H"]
+
+    def advance(self, h: Float[Array, "B H"], x: Float[Array, "B G"]) -> Float[Array, "B H"]:
+        """Returns the layer's next state."""
+        through_r, through_z = jnp.split(dot(h, self.rz, self.rz.dtype), 2, axis=-1)
+        gates = Gates(*jnp.split(x, 3, axis=-1))
+        return advance(
+            h, gates, through_r, through_z, lambda reset: dot(reset, self.n, self.n.dtype)
+        )[0]
+
+
+class _Cell(NamedTuple):
+    """One layer; what belongs to the three gates lies side by side, G = 3H."""
+
+    kernel_ih: Float[Array, "I G"]
+    bias: Float[Array, "1 G"]
+    recurrence: _Recurrence
 
 
 class Stepper(NamedTuple):
@@ -46,24 +71,21 @@ class Stepper(NamedTuple):
 
     Attributes:
         known: what each row of the table contributes to the first layer's gates.
-        first: the first layer's recurrent projections.
+        first: the first layer's recurrence.
         others: the other layers.
     """
 
-    known: Float[Array, "V 3H"]
-    first: Gates
+    known: Float[Array, "V G"]
+    first: _Recurrence
     others: tuple[_Cell, ...]
 
     def __call__(
         self, ids: Int[Array | np.ndarray, " B"], h: Float[Array, "L B H"]
     ) -> Float[Array, "L B H"]:
         """Takes the states of all layers from before a character to after it."""
-        operands = self.first.r.dtype
-        x = Gates(*jnp.split(self.known[ids], 3, axis=-1))
-        states = [advance(h[0], x, self.first, operands)[0]]
+        states = [self.first.advance(h[0], self.known[ids])]
         for before, cell in zip(h[1:], self.others, strict=True):
-            x = _project(states[-1], cell, operands)
-            states.append(advance(before, x, cell.kernels_hh, operands)[0])
+            states.append(cell.recurrence.advance(before, _project(states[-1], cell)))
         return jnp.stack(states)
 
 
@@ -81,16 +103,16 @@ def stepper(
         dtype: type of the matrix products' operands; None takes that of the table.
     """
     operands = table.dtype if dtype is None else dtype
-    first, *others = (_take_apart(weights, operands) for weights in layers)
-    known = jnp.concatenate(_project(table, first, operands), axis=-1)
-    return Stepper(known, first.kernels_hh, tuple(others))
+    first, *others = (_side_by_side(weights, operands) for weights in layers)
+    return Stepper(_project(table, first), first.recurrence, tuple(others))
 
 
-def _take_apart(weights: GRUWeights, dtype: DTypeLike) -> _Cell:
-    kernels = Gates(*weights.kernel_ih.astype(dtype)), Gates(*weights.kernel_hh.astype(dtype))
-    return _Cell(*kernels, Gates(*(bias[None] for bias in summed_biases(weights))))
+def _side_by_side(weights: GRUWeights, dtype: DTypeLike) -> _Cell:
+    kernel_r, kernel_z, kernel_n = weights.kernel_hh.astype(dtype)
+    recurrence = _Recurrence(jnp.concatenate([kernel_r, kernel_z], axis=-1), kernel_n)
+    kernel_ih = jnp.concatenate(weights.kernel_ih.astype(dtype), axis=-1)
+    return _Cell(kernel_ih, jnp.concatenate(summed_biases(weights))[None], recurrence)
 
 
-def _project(inputs: Float[Array, "B I"], cell: _Cell, dtype: DTypeLike) -> Gates:
-    gates = zip(cell.kernels_ih, cell.biases, strict=True)
-    return Gates(*(dot(inputs, kernel, dtype) + bias for kernel, bias in gates))
+def _project(inputs: Float[Array, "B I"], cell: _Cell) -> Float[Array, "B G"]:
+    return dot(inputs, cell.kernel_ih, cell.kernel_ih.dtype) + cell.bias
