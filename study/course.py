@@ -39,7 +39,8 @@ def outlook(rows: Sequence[Row], work: Work) -> str:
     Raises:
         InputError: a record or a run folder is damaged, or of another recipe.
     """
-    return "\n".join(_outlook(row, work) for row in rows)
+    width = max((len(row.name) for row in rows), default=0)
+    return "\n".join(f"{row.name:{width}} {_outlook(row, work)}" for row in rows)
 
 
 def _outlook(row: Row, work: Work) -> str:
@@ -48,7 +49,7 @@ def _outlook(row: Row, work: Work) -> str:
     planned = presets[0].train.epochs
     whole = sum(count == planned for count, _ in done)
     line = (
-        f"{row.name:14} {presets[0].title}, {row.recipe}: {whole} of {row.seeds} seeds done, "
+        f"{presets[0].title}, {row.recipe}: {whole} of {row.seeds} seeds done, "
         f"{sum(count for count, _ in done)} of {row.seeds * planned} epochs"
     )
     left = row.seeds * planned - sum(count for count, _ in done)
