@@ -14,20 +14,12 @@ _ALPHA = dict(dropout=0.0, schedule="cosine-by-step")
 _ALPHA_HALF = _ALPHA | dict(
     warmup_steps=200, learning_rate=5e-3, batch_size=32, steps_per_epoch=400
 )
-_BETA = dict(
-    **dict(schedule="cosine-by-step", warmup_steps=200, learning_rate=3e-3),
-    **dict(batch_size=32, steps_per_epoch=500),
-)
+_SMOOTH = dict(schedule="cosine-by-step", warmup_steps=200, learning_rate=2e-3)
+_BETA = _SMOOTH | dict(learning_rate=3e-3, batch_size=32, steps_per_epoch=500)
 _BETA_DECAY = _BETA | dict(dropout=0.05, weight_decay=0.5, decay="matrices")
-_GAMMA = dict(
-    **dict(schedule="cosine-by-step", warmup_steps=200, learning_rate=2e-3, dropout_on="outputs"),
-)
-_GAMMA_DECAY = dict(
-    **dict(schedule="cosine-by-step", warmup_steps=200, learning_rate=2e-3),
-    **dict(weight_decay=0.5, decay="matrices"),
-)
-_NAMES = dict(schedule="cosine-by-step", warmup_steps=200, learning_rate=2e-3)
-_NAMES_DECAY = _NAMES | dict(optimizer="adamw", weight_decay=0.1, decay="matrices")
+_GAMMA = _SMOOTH | dict(dropout_on="outputs")
+_GAMMA_DECAY = _SMOOTH | dict(weight_decay=0.5, decay="matrices")
+_NAMES_DECAY = _SMOOTH | dict(optimizer="adamw", weight_decay=0.1, decay="matrices")
 
 # fmt: off
 SEARCHES: tuple[Search, ...] = (
@@ -87,8 +79,8 @@ SEARCHES: tuple[Search, ...] = (
     )),
     Search(dataset="names", model="alpha", epochs=35, trials=(
         _trial("what all others are held against"),
-        _trial("a rate that falls smoothly, and half the epochs", _NAMES, epochs=16),
-        _trial("dropout of what a layer hands up", _NAMES, dropout=0.2, dropout_on="outputs"),
+        _trial("a rate that falls smoothly, and half the epochs", _SMOOTH, epochs=16),
+        _trial("dropout of what a layer hands up", _SMOOTH, dropout=0.2, dropout_on="outputs"),
         _trial("decay of the matrices", _NAMES_DECAY),
         _trial("both", _NAMES_DECAY, dropout=0.2, dropout_on="outputs"),
         _trial("more decay, a higher rate", _NAMES_DECAY, learning_rate=4e-3, weight_decay=0.3),
@@ -96,9 +88,9 @@ SEARCHES: tuple[Search, ...] = (
     )),
     Search(dataset="names", model="beta", epochs=40, trials=(
         _trial("what all others are held against"),
-        _trial("dropout that leaves the carried state alone", _NAMES,
+        _trial("dropout that leaves the carried state alone", _SMOOTH,
                dropout=0.4, dropout_on="outputs"),
-        _trial("half the epochs", _NAMES, dropout=0.4, dropout_on="outputs", epochs=20),
+        _trial("half the epochs", _SMOOTH, dropout=0.4, dropout_on="outputs", epochs=20),
         _trial("decay of the matrices", _NAMES_DECAY,
                dropout=0.4, dropout_on="outputs", epochs=20),
         _trial("the study's dropout, and more decay", _NAMES_DECAY, weight_decay=0.3),
@@ -109,7 +101,7 @@ SEARCHES: tuple[Search, ...] = (
     )),
     Search(dataset="names", model="gamma", epochs=60, trials=(
         _trial("what all others are held against"),
-        _trial("dropout that leaves the carried state alone, and a third of the epochs", _NAMES,
+        _trial("dropout that leaves the carried state alone, and a third of the epochs", _SMOOTH,
                dropout=0.5, dropout_on="outputs", epochs=20, learning_rate=1e-3),
         _trial("decay of the matrices", _NAMES_DECAY,
                dropout=0.5, dropout_on="outputs", epochs=20, learning_rate=1e-3),
