@@ -179,6 +179,12 @@ def parameters(model: GRULanguageModel) -> nnx.State:
     return nnx.state(model, nnx.Param)
 
 
+def hidden_width(params: nnx.State) -> int:
+    """Returns H, off a model's parameters: to merge the model for it takes many times as long."""
+    width: int = params["head"]["kernel"].shape[0]
+    return width
+
+
 def param_dtype(dtype: DtypeName) -> DTypeLike:
     """Returns the type of parameters and states where the arithmetic is of type `dtype`."""
     return jnp.dtype("float64" if dtype == "float64" else "float32")
