@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -181,8 +182,8 @@ def parameters(model: GRULanguageModel) -> nnx.State:
 
 def hidden_width(params: nnx.State) -> int:
     """Returns H, off a model's parameters: to merge the model for it takes many times as long."""
-    width: int = params["head"]["kernel"].shape[0]
-    return width
+    head: Any = params["head"]
+    return head["kernel"].shape[0]
 
 
 def param_dtype(dtype: DtypeName) -> DTypeLike:
