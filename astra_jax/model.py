@@ -180,7 +180,7 @@ def parameters(model: GRULanguageModel) -> nnx.State:
     return nnx.state(model, nnx.Param)
 
 
-def hidden_width(params: nnx.State) -> int:
+def hidden_dim(params: nnx.State) -> int:
     """Returns H, off a model's parameters: to merge the model for it takes many times as long."""
     head: Any = params["head"]
     return head["kernel"].shape[0]

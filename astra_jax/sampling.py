@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 from astra_jax.cluster import Placement
 from astra_jax.errors import InputError
 from astra_jax.gru import Stepper
-from astra_jax.model import GRULanguageModel, hidden_width
+from astra_jax.model import GRULanguageModel, hidden_dim
 from astra_jax.vocabulary import Vocabulary
 
 WORD_LENGTH, TEXT_LENGTH = 20, 200
@@ -246,7 +246,7 @@ def stream_ids(
     drawn = np.asarray(uniforms)
     given = np.concatenate([read, np.full(drawn.shape, DRAWN, np.int32)])
     drawn = np.concatenate([np.zeros(read.shape, drawn.dtype), drawn])
-    place = Placement.of_texts(hidden_width(params), len(prompt))
+    place = Placement.of_texts(hidden_dim(params), len(prompt))
     params, mesh = place.bring(params), place.mesh_of_several
     stepper, cursor = begin(graph, params, len(prompt), mesh)
     ahead = None

@@ -1,5 +1,6 @@
 """TensorBoard's event files, for those who watch their runs there."""
 
+import importlib.util
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,13 +21,11 @@ def require_tensorboard() -> None:
     Raises:
         InputError: tensorboardX is not installed.
     """
-    try:
-        import tensorboardX  # noqa: F401
-    except ImportError as error:
+    if importlib.util.find_spec("tensorboardX") is None:
         raise InputError(
             "--tensorboard needs tensorboardX, which is not installed: pip install "
             "'.[tensorboard]', or leave the flag out"
-        ) from error
+        )
 
 
 class TensorBoardProgress:

@@ -4,7 +4,9 @@ import json
 import pickle
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,7 +48,7 @@ class WeightFile(NamedTuple):
 
     arrays: Arrays
     metadata: dict[str, Any]
-    training: dict[str, Any] = {}  # noqa: RUF012  # never changed
+    training: Mapping[str, Any] = MappingProxyType({})
 
 
 def read_pth(path: Path) -> WeightFile:
@@ -119,8 +121,8 @@ def read_safetensors(path: Path) -> WeightFile:
     try:
         with safe_open(path, framework="np") as file:
             texts = dict(file.metadata() or {})
-            arrays = {}
-            for name in file.keys():  # noqa: SIM118
+            names, arrays = file.keys(), {}
+            for name in names:
                 _require_number_type(name, file.get_slice(name).get_dtype())
                 arrays[name] = file.get_tensor(name)
     except InputError as error:
@@ -170,7 +172,7 @@ def parse_metadata(text: Any, path: Path | str) -> dict[str, Any]:
 
 
 def hash_of(
-    arrays: Arrays, metadata: dict[str, Any], training: dict[str, Any] | None = None
+    arrays: Arrays, metadata: dict[str, Any], training: Mapping[str, Any] | None = None
 ) -> str:
     """Returns the sha256 of all that a file holds: arrays, text and numbers, training state."""
     everything: Arrays = {f"state_dict/{name}": array for name, array in arrays.items()}
@@ -197,7 +199,7 @@ def require_unchanged(
     arrays: Arrays,
     metadata: dict[str, Any],
     path: Path | str,
-    training: dict[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> None:
     """Raises `InputError` if a file has a hash, and it is not that of what it holds."""
     if digest is not None and digest != hash_of(arrays, metadata, training):
