@@ -4,25 +4,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.floor import MATMULS, MEMORY
-from benchmarks.peers import OURS, SAMPLE, TRAIN
+from benchmarks.peers import EVAL, OURS, SAMPLE, TRAIN
 from benchmarks.rounds import Summary, summarize
 from benchmarks.tables import NONE, Table
 from benchmarks.writing import MANY, many
 
 _PEERS = ("notebook", "notebook-compiled", "torch-hoisted", "torch-gru", "nnx-rnn")
 
+_ONNX = "onnxruntime"
 
-_WRITERS = ("torch-stateful", "onnxruntime")
+_WRITERS = ("torch-stateful", _ONNX)
 
 
 def overview(documents: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-    """Returns a table each of training steps, one text and many, a row for each record."""
-    found: dict[str, list[tuple[str, ...]]] = {"steps": [], "one": [], "many": []}
+    """Returns a table each of training steps, evaluation, one text and many; a row a record."""
+    found: dict[str, list[tuple[str, ...]]] = {"steps": [], "batches": [], "one": [], "many": []}
     for name, document in documents.items():
         for record in document["records"]:
             link = f"[{name}]({name}.json)"
             if record["what"] == TRAIN:
                 found["steps"].append((link, *_training(record)))
+            elif record["what"] == EVAL:
+                found["batches"].append((link, *_evaluation(record)))
             elif record["what"] == SAMPLE:
                 found["one"].append((link, *_one_text(record)))
                 found["many"].append((link, *_many_texts(record)))
@@ -35,6 +38,11 @@ def overview(documents: Mapping[str, Mapping[str, Any]]) -> list[Table]:
                 "torch-gru and nnx-rnn have other, easier equations. The last column is what a "
                 "step would gain on the notebook's if it were nothing but its products.",
             ),
+        ),
+        Table(
+            title="The evaluation of a batch, and how many times as long the others take",
+            head=("", "ms", *_PEERS, _ONNX, MATMULS),
+            rows=tuple(found["batches"]),
         ),
         Table(
             title="A character of one text, and how many times as long the others take",
@@ -55,6 +63,12 @@ def _training(record: Mapping[str, Any]) -> tuple[str, ...]:
     others = [_ratio(summaries, name) for name in (*_PEERS, record["floor"])]
     milliseconds = f"{1e3 * summaries[OURS].seconds.median:.4g}"
     return record["precision"], milliseconds, *others, _most(record["seconds"], record["floor"])
+
+
+def _evaluation(record: Mapping[str, Any]) -> tuple[str, ...]:
+    summaries = summarize(record["seconds"])
+    others = [_ratio(summaries, name) for name in (*_PEERS, _ONNX, record["floor"])]
+    return f"{1e3 * summaries[OURS].seconds.median:.4g}", *others
 
 
 def _most(seconds: Mapping[str, list[float]], floor: str | None) -> str:
