@@ -7,6 +7,7 @@ is regular at several levels (spelling, agreement, verse lines, who speaks to wh
 finds something to learn early and something to learn late.
 """
 
+import functools
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -144,6 +145,7 @@ rare = qua | que | qui | xa | ky | ly | wy | sy | jo | jay | may | o | e | i
 SLOT = re.compile(r"<(\w+)>")
 
 
+@functools.cache
 def play() -> str:
     """Writes a long play: speaker lines, speeches of up to eight lines, blank lines between.
 
@@ -161,6 +163,7 @@ def play() -> str:
     return text.removesuffix("\n")
 
 
+@functools.cache
 def names() -> str:
     """Makes up pronounceable names, some of them more than once, as in a register of births.
 

@@ -62,9 +62,8 @@ class Stage(NamedTuple):
 class Dataset(Protocol):
     """What training and evaluation need to know of a kind of data."""
 
-    @property
-    def num_targets(self) -> int:
-        """Number of characters that are predicted when every one is predicted once."""
+    def count_targets(self) -> int:
+        """Returns how many characters are predicted when every one is predicted once."""
         ...
 
     @property
@@ -120,9 +119,8 @@ class _Windows:
         """Returns the characters of the text."""
         raise NotImplementedError
 
-    @property
-    def num_targets(self) -> int:
-        """Every character but the first."""
+    def count_targets(self) -> int:
+        """Counts every character but the first."""
         return len(self) - 1
 
     @property
@@ -159,7 +157,7 @@ class _Windows:
 
     def cover_rows(self) -> Int[Array, "S B"]:
         """Returns the offsets of windows side by side; the last one may be cut short."""
-        return _in_batches(np.arange(0, self.num_targets, self.seq_len), self.batch_size)
+        return _in_batches(np.arange(0, self.count_targets(), self.seq_len), self.batch_size)
 
 
 @jax.tree_util.register_dataclass
@@ -242,15 +240,21 @@ class PaddedWords:
         inputs: of the whole list, so that parts, and other divisions into parts, can share it.
         targets: of the whole list.
         part: which of the words these are, in order.
-        num_targets: letters and ends of these words that are predicted.
         batch_size: words in a batch.
     """
 
     inputs: Int[Array, "N T"]
     targets: Int[Array, "N T"]
     part: Int[Array | np.ndarray, " M"]
-    num_targets: int = _static()
     batch_size: int = _static()
+
+    def count_targets(self) -> int:
+        """Counts letters and ends of these words that are predicted.
+
+        Every time: as a constant of each part, the number would make every seed's split a type of
+        its own, to be compiled for anew.
+        """
+        return int((np.asarray(self.targets)[np.asarray(self.part)] != IGNORE).sum())
 
     @property
     def max_steps(self) -> int:
@@ -390,8 +394,7 @@ def _split_words(text: str, config: DataConfig, keys: Sequence[Key[Array, ""]]) 
     for key in keys:
         order = np.asarray(jax.random.permutation(key, len(words)))
         train, validation = (
-            PaddedWords(*shared, part, int((targets[part] != IGNORE).sum()), config.batch_size)
-            for part in (order[:cut], order[cut:])
+            PaddedWords(*shared, part, config.batch_size) for part in (order[:cut], order[cut:])
         )
         splits.append(Split(train, validation, vocabulary))
     return splits

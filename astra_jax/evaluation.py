@@ -206,7 +206,7 @@ def _read_stream(
     model: GRULanguageModel, data: TextWindows | StoredWindows, chunk: int
 ) -> Iterator[Float[np.ndarray, "1 T"]]:
     """Yields the losses of every chunk of a stream: windows side by side, one at a time."""
-    stream = dataclasses.replace(data, seq_len=min(chunk, data.num_targets), batch_size=1)
+    stream = dataclasses.replace(data, seq_len=min(chunk, data.count_targets()), batch_size=1)
     graph, params = nnx.split(model)
     state = model.initial_state(1)
     for stage in stages(stream, stream.cover_rows()):

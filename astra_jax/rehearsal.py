@@ -70,8 +70,8 @@ def rehearse(
         "data": _fields(preset.data),
         "train": _fields(dataclasses.replace(preset.train, steps_per_epoch=steps)),
         "corpus": f"{corpus.name} ({corpus.origin}): {corpus.characters:,} characters, sha256 "
-        f"{sha256}…; {split.train.num_targets:,} characters to train on, "
-        f"{split.validation.num_targets:,} to validate on",
+        f"{sha256}…; {split.train.count_targets():,} characters to train on, "
+        f"{split.validation.count_targets():,} to validate on",
         "memory": f"{needed.describe()}; this machine has {readable(machine_memory())}",
         "time": _time(timing, preset.train.epochs, steps, _batches(split)),
     }

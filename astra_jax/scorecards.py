@@ -149,7 +149,7 @@ def trained_chars(preset: Preset, split: Split, step: int) -> int:
     epoch = split.train.max_steps
     if epoch is None:
         return step * preset.data.batch_size * preset.data.seq_len
-    return round(step * split.train.num_targets / epoch)
+    return round(step * split.train.count_targets() / epoch)
 
 
 def scores_record(scored: Sequence[tuple[Subject, Sequence[Scorecard]]]) -> dict[str, Any]:

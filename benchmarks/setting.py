@@ -91,9 +91,8 @@ class Setting:
         inputs, targets = rng.integers(vocab_size, size=(2, rows, seq_len), dtype=np.int32)
         lengths = rng.integers(1, seq_len + 1, size=(rows, 1))
         targets = np.where(np.arange(seq_len) < lengths, targets, IGNORE).astype(np.int32)
-        count = int((targets != IGNORE).sum())
         arrays = jnp.asarray(inputs), jnp.asarray(targets), np.arange(rows, dtype=np.int32)
-        return PaddedWords(*arrays, count, config.batch_size)
+        return PaddedWords(*arrays, config.batch_size)
 
     @functools.cached_property
     def rows(self) -> Int[jax.Array, "S B"]:

@@ -218,7 +218,7 @@ def _print_summary(preset: Preset, corpus: str | None) -> None:
 
 
 def _advice(preset: Preset, split: Split) -> str:
-    return sizing.advice(preset.model.num_parameters, split.train.num_targets)
+    return sizing.advice(preset.model.num_parameters, split.train.count_targets())
 
 
 @contextlib.contextmanager

@@ -71,8 +71,9 @@ def kill_runs(
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        wholes = {recipe: Run.open(_train(recipe, folder)) for recipe in recipes}
-        seconds = _seconds(folder)
+        wholes, seconds = {}, (0.0, 0.0)
+        for recipe in recipes:
+            wholes[recipe], seconds = _train(recipe, folder)
         outcomes = []
         for number in range(kills):
             recipe = rng.choice(recipes)
@@ -95,22 +96,17 @@ def _command(recipe: str, folder: Path, *more: str) -> list[str]:
     return [sys.executable, str(TRAIN), *flags, "--corpus", str(corpus), *more]
 
 
-def _train(recipe: str, folder: Path) -> Path:
-    run = folder / recipe
-    subprocess.run(_command(recipe, folder, "--out", str(run)), check=True, capture_output=True)
-    return run
-
-
-def _seconds(folder: Path) -> tuple[float, float]:
-    """Returns when the first file of a run comes to be, and when its process ends."""
-    run, started = folder / "timed", time.perf_counter()
-    command = _command("adam", folder, "--out", str(run))
+def _train(recipe: str, folder: Path) -> tuple[Run, tuple[float, float]]:
+    """Trains undisturbed; returns the run, when its first file came to be, and when it ended."""
+    run, started = folder / recipe, time.perf_counter()
+    command = _command(recipe, folder, "--out", str(run))
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while not (run / "config.json").exists():
+        while process.poll() is None and not (run / "config.json").exists():
             time.sleep(0.01)
         begun = time.perf_counter() - started
-        process.wait()
-    return begun, time.perf_counter() - started
+        if process.wait():
+            raise subprocess.CalledProcessError(process.returncode, command)
+    return Run.open(run), (begun, time.perf_counter() - started)
 
 
 def _kill(

@@ -23,8 +23,9 @@ def sha256(text: str) -> str:
 
 
 def test_the_texts_are_the_same_everywhere_and_on_every_call(text: str) -> None:
-    assert [sha256(text), sha256(play())] == [PLAY_SHA256] * 2
-    assert [sha256(names()), sha256(names())] == [NAMES_SHA256] * 2
+    # Written anew, past what the process keeps of its first call.
+    assert [sha256(text), sha256(play.__wrapped__())] == [PLAY_SHA256] * 2
+    assert [sha256(names()), sha256(names.__wrapped__())] == [NAMES_SHA256] * 2
 
 
 def test_the_play_holds_its_65_characters_before_the_last_tenth(text: str) -> None:

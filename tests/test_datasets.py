@@ -71,7 +71,7 @@ def test_windows_that_cover_a_text_have_every_target_once(
     assert inputs.shape[0] - -(-(length - 1) // seq_len) in range(batch_size)
     assert targets[counted].tolist() == list(range(1, length))
     assert inputs[counted].tolist() == list(range(length - 1))
-    assert data.num_targets == length - 1
+    assert data.count_targets() == length - 1
 
 
 def test_windows_are_drawn_from_the_whole_range_of_the_study() -> None:
@@ -171,7 +171,7 @@ def test_an_epoch_of_words_has_each_once_and_keeps_the_partial_batch(
     num: int, batch_size: int
 ) -> None:
     ids = jnp.arange(num, dtype=jnp.int32)[:, None] + 2
-    data = PaddedWords(ids, ids + 100, np.arange(num), num, batch_size)
+    data = PaddedWords(ids, ids + 100, np.arange(num), batch_size)
     steps = -(-num // batch_size)
     assert data.max_steps == steps
     rows = np.asarray(data.epoch_rows(KEY, steps))
@@ -188,7 +188,7 @@ def test_an_epoch_of_words_has_each_once_and_keeps_the_partial_batch(
 
 def test_words_are_shuffled_anew_by_another_key() -> None:
     ids = jnp.zeros((50, 1), jnp.int32)
-    data = PaddedWords(ids, ids, np.arange(50), 50, 8)
+    data = PaddedWords(ids, ids, np.arange(50), 8)
     rows = data.epoch_rows(KEY, 7)
     assert np.array_equal(rows, data.epoch_rows(KEY, 7))
     assert not np.array_equal(rows, data.epoch_rows(jax.random.key(1), 7))
@@ -200,7 +200,7 @@ def test_the_names_of_the_study_make_401_steps_and_the_split_of_the_study() -> N
     split = split_corpus("a\n" * 32_033, config("names", batch_size=64, seq_len=1), KEY)
     assert isinstance(split.train, PaddedWords)
     assert isinstance(split.validation, PaddedWords)
-    assert (split.train.num_targets, split.validation.num_targets) == (25_626, 6_407)
+    assert (split.train.count_targets(), split.validation.count_targets()) == (25_626, 6_407)
     assert split.train.max_steps == 401
     assert split.train.epoch_rows(KEY, 401).shape == (401, 64)
     assert int((split.train.epoch_rows(KEY, 401)[-1] == EMPTY).sum()) == 401 * 64 - 25_626
@@ -217,9 +217,16 @@ def test_split_of_words_is_disjoint_whole_and_follows_from_the_key() -> None:
         assert sorted(parts[-1][0] + parts[-1][1]) == WORDS
         assert parts[-1][0] != sorted(parts[-1][0])
         # A two-letter word has two targets: its second letter and the end.
-        assert [split.train.num_targets, split.validation.num_targets] == [160, 40]
+        assert [split.train.count_targets(), split.validation.count_targets()] == [160, 40]
     assert parts[0] == parts[1]
     assert sorted(parts[0][1]) != sorted(parts[2][1])
+
+
+def test_parts_of_every_seed_are_of_one_type_and_share_what_is_compiled() -> None:
+    text = "\n".join(["a", "bcd", "efghi"] * 20)
+    splits = [split_corpus(text, config("names"), jax.random.key(seed)) for seed in range(3)]
+    assert len({split.train.count_targets() for split in splits}) == 3
+    assert len({jax.tree.structure(split.train) for split in splits}) == 1
 
 
 def test_words_are_the_lines_of_a_text_without_blanks() -> None:

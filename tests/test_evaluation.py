@@ -132,7 +132,7 @@ def test_words_seen_and_unseen_are_all_words(
     assert isinstance(found, WordsEvaluation)
     with arithmetic("float64"):
         losses = Trainer(run.preset, 1).evaluate(nnx.state(model), data, data.cover_rows())
-    assert found.all.num_targets == data.num_targets == losses.counts.sum()
+    assert found.all.num_targets == data.count_targets() == losses.counts.sum()
     assert found.all.loss_nats == pytest.approx(losses.mean_of_targets, rel=1e-13)
     parts = [part for part in (found.seen, found.unseen) if part is not None]
     assert len(parts) == 2
@@ -170,7 +170,7 @@ def test_several_seeds_are_summed_up_number_by_number(
         assert card.evaluation == evaluate(experiments.restore_model(run), run.preset, split)
         # Seven batches of four of the 240 training words, which are 60 batches.
         assert (card.step, card.checkpoint) == (7, "newest")
-        assert card.trained_chars == round(7 * split.train.num_targets / 60)
+        assert card.trained_chars == round(7 * split.train.count_targets() / 60)
     (entry,) = scores_record([(subject, cards)])["subjects"]
     losses = [run["evaluation"]["all"]["loss_nats"] for run in entry["runs"]]
     assert losses[0] != losses[1]

@@ -162,7 +162,7 @@ def test_words_are_recorded_with_the_targets_that_they_have_and_models_are_asked
     run, split = experiments.resume(work.folder(WORDS, 0), work.corpus)
     steps = split.train.max_steps
     assert steps is not None
-    assert first.training_chars == round(14 * split.train.num_targets / steps)
+    assert first.training_chars == round(14 * split.train.count_targets() / steps)
     assert first.preset == override(second.preset, seed=0)
     assert (first.evaluation, first.samplers) == (evaluation, made_samplers(words=True))
     assert finished == [work.folder(WORDS, seed) for seed in (0, 1)]

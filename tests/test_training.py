@@ -45,7 +45,7 @@ def test_the_full_pass_is_the_mean_over_every_character(preset: Preset, begin: B
     params = trainer.init(Keys.from_seed(0).init).params
     data = split.validation
     losses = trainer.evaluate(params, data, data.cover_rows())
-    assert losses.counts.sum() == data.num_targets
+    assert losses.counts.sum() == data.count_targets()
     # The same in one batch of all windows or words, with NumPy's own arithmetic.
     batch = data.batch(data.cover_rows().ravel())
     logits, _ = jax.jit(nnx.merge(trainer.graph, params).__call__)(batch.inputs)
@@ -53,7 +53,7 @@ def test_the_full_pass_is_the_mean_over_every_character(preset: Preset, begin: B
     targets = np.asarray(batch.targets)
     places = np.argwhere(targets >= 0)
     likelihoods = [exp[b, t, targets[b, t]] / exp[b, t].sum() for b, t in places]
-    assert len(likelihoods) == data.num_targets
+    assert len(likelihoods) == data.count_targets()
     np.testing.assert_allclose(losses.mean_of_targets, -np.log(likelihoods).mean(), rtol=1e-6)
 
 
