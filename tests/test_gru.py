@@ -2,6 +2,7 @@
 gradients against those of the plain scan."""
 
 import functools
+import re
 from typing import Any
 
 import jax
@@ -9,11 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from astra_jax.environment import vector_instructions
 from astra_jax.errors import InputError
 from astra_jax.gru import BACKENDS, Embedded, GRUWeights, gru, stepper
 
 DROPOUT = 0.3
 VOCAB = 3
+
+DOT = r" dot\(%([\w.-]+), %([\w.-]+)\)"
+"""A product in a compiled program's text, with the names of its operands."""
 
 
 def random_inputs(time: int, batch: int, width: int, hidden: int, num_layers: int = 2) -> Any:
@@ -99,8 +104,10 @@ def gradients_of_the_scan(shape, dropped: bool):
     return gradients("scan", arguments, arguments[-1] if dropped else None, embedded=False)
 
 
-def gradients(backend: str, arguments: Any, keep: Any, *, embedded: bool, remat: bool = False):
-    """Returns the gradients of a random function of every output, by every input."""
+def gradients_program(
+    backend: str, arguments: Any, keep: Any, *, embedded: bool, remat: bool = False, dtype=None
+):
+    """Returns the compiled gradients of a random function of every output, and its inputs."""
     layers, ids, table, h_0, _ = arguments
     rng = np.random.default_rng(1)
     time, batch = ids.shape
@@ -113,10 +120,19 @@ def gradients(backend: str, arguments: Any, keep: Any, *, embedded: bool, remat:
         inputs = Embedded(table, ids)
         inputs = inputs if embedded else inputs.dense()
         rate = 0.0 if keep is None else DROPOUT
-        hiddens, h_n = gru(layers, inputs, h_0, keep, rate, backend=backend, remat=remat)
+        hiddens, h_n = gru(
+            layers, inputs, h_0, keep, rate, dtype=dtype, backend=backend, remat=remat
+        )
         return jnp.sum(jnp.stack(hiddens) * to_hidden) + jnp.sum(h_n * to_last)
 
-    return jax.jit(jax.value_and_grad(value, (0, 1, 2)))(layers, table, h_0)
+    inputs = layers, table, h_0
+    return jax.jit(jax.value_and_grad(value, (0, 1, 2))).lower(*inputs).compile(), inputs
+
+
+def gradients(*arguments: Any, **options: Any):
+    """Returns what `gradients_program` computes."""
+    program, inputs = gradients_program(*arguments, **options)
+    return program(*inputs)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -137,7 +153,10 @@ def test_every_backend_has_the_gradients_of_the_scan(shape, dropped: bool, backe
 
 
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "scan"])
-def test_a_backend_is_as_near_to_the_truth_in_float32_as_the_scan(backend: str):
+@pytest.mark.parametrize(("products", "rounding"), [("float32", 1e-8), ("bfloat16", 1e-3)])
+def test_a_backend_is_as_near_to_the_truth_as_the_scan(
+    products: str, rounding: float, backend: str
+):
     arguments = random_inputs(40, 3, 6, 16)
     with jax.enable_x64(True):
         exact = jax.tree.map(jnp.asarray, arguments)
@@ -146,11 +165,30 @@ def test_a_backend_is_as_near_to_the_truth_in_float32_as_the_scan(backend: str):
     keep = jnp.asarray(arguments[-1])
     errors = {}
     for name in ("scan", backend):
-        found = jax.tree.leaves(gradients(name, rounded, keep, embedded=True))
+        found = jax.tree.leaves(gradients(name, rounded, keep, embedded=True, dtype=products))
         pairs = zip(map(np.asarray, found), map(np.asarray, truth), strict=True)
         errors[name] = [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in pairs]
-    assert max(errors["scan"]) > 1e-8  # float32 indeed.
+    assert max(errors["scan"]) > rounding  # Of that type indeed.
     assert max(errors[backend]) < 4 * max(errors["scan"])
+
+
+@pytest.mark.skipif(
+    vector_instructions() not in ("avx512_bf16", "amx_bf16"),
+    reason="this processor multiplies no bfloat16",
+)
+def test_products_of_bfloat16_are_not_widened_before_they_are_taken():
+    arguments = single(random_inputs(4, 16, 32, 64))
+    program, _ = gradients_program(
+        "fused", arguments, jnp.asarray(arguments[-1]), embedded=True, dtype=jnp.bfloat16
+    )
+    text = program.as_text() or ""
+    shapes = dict(re.findall(r"%([\w.-]+) = (\w+\[[\d,]*\])", text))
+    products = [[shapes[name] for name in pair] for pair in re.findall(DOT, text)]
+    assert sum(pair[0].startswith("bf16") for pair in products) >= 6 * 3 + 3 * 3
+    for pair in products:
+        # What there is one of for each character, not for each step, may be as exact as it likes.
+        of_the_table = any(str(VOCAB) in re.findall(r"\d+", shape)[1:] for shape in pair)
+        assert of_the_table or all(shape.startswith("bf16") for shape in pair), pair
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
