@@ -144,10 +144,10 @@ class GRULanguageModel(nnx.Module):
         outputs = hidden if self.norm is None else self.norm(hidden)
         return self.head(outputs)
 
-    def stepper(self) -> Stepper:
-        """Returns the recurrence for `reader`: once for a text, not in every chunk of it."""
+    def stepper(self, num: int) -> Stepper:
+        """Returns the recurrence of N texts for `reader`: once, not in every chunk of them."""
         weights = [layer.weights for layer in self.layers]
-        return stepper(weights, self.embedding.embedding[...], self.dtype)
+        return stepper(weights, self.embedding.embedding[...], self.dtype, num=num)
 
     def reader(self, step: Stepper) -> Reader:
         """Returns a call with one token, for loops that do not know the next one beforehand.

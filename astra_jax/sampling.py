@@ -154,7 +154,7 @@ def begin(
         # Where the next ones will lie: one program serves the first chunk and the others.
         shares = Cursor._make(NamedSharding(mesh, spec) for spec in _CURSOR)
         cursor = lax.with_sharding_constraint(cursor, shares)
-    return model.stepper(), cursor
+    return model.stepper(num), cursor
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "strategy", "stateful", "mesh"))

@@ -11,7 +11,7 @@ from benchmarks.floor import MatmulFloor
 from benchmarks.jax_peers import FlaxPeer, JaxPeer, our_trainer
 from benchmarks.lineup import Entry, Lineup, Rules
 from benchmarks.onnx_peer import OnnxPeer
-from benchmarks.peers import EVAL, OURS, PEERS, REMAT, TRAIN
+from benchmarks.peers import EVAL, NOTEBOOK_FLOAT32, OURS, PEERS, REMAT, TRAIN
 from benchmarks.rounds import Timed
 from benchmarks.setting import NUM_BATCHES, Setting
 from benchmarks.torch_peers import (
@@ -33,6 +33,8 @@ def make_peer(name: str, setting: Setting) -> Any:
         return FlaxPeer(setting)
     if name == "onnxruntime":
         return OnnxPeer(setting)
+    if name == NOTEBOOK_FLOAT32:
+        return make_peer("notebook", setting.in_float32())
     if name == "torch-gru":
         return TorchPeer(setting, CudnnModel(setting.preset.model))
     if name in ("notebook", "torch-hoisted", "notebook-compiled"):

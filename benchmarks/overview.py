@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.floor import MATMULS, MEMORY
-from benchmarks.peers import EVAL, OURS, SAMPLE, TRAIN
+from benchmarks.peers import EVAL, NOTEBOOK_FLOAT32, OURS, SAMPLE, TRAIN
 from benchmarks.rounds import Summary, summarize
 from benchmarks.tables import NONE, Table
 from benchmarks.writing import MANY, many
 
 _PEERS = ("notebook", "notebook-compiled", "torch-hoisted", "torch-gru", "nnx-rnn")
+
+_TRAINED = ("notebook", NOTEBOOK_FLOAT32, *_PEERS[1:])
 
 _ONNX = "onnxruntime"
 
@@ -32,7 +34,7 @@ def overview(documents: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     tables = [
         Table(
             title="A training step, and how many times as long the others take",
-            head=("", "precision", "ms", *_PEERS, MATMULS, "notebook ÷ products"),
+            head=("", "precision", "ms", *_TRAINED, MATMULS, "notebook ÷ products"),
             rows=tuple(found["steps"]),
             notes=(
                 "torch-gru and nnx-rnn have other, easier equations. The last column is what a "
@@ -60,7 +62,7 @@ def overview(documents: Mapping[str, Mapping[str, Any]]) -> list[Table]:
 
 def _training(record: Mapping[str, Any]) -> tuple[str, ...]:
     summaries = summarize(record["seconds"])
-    others = [_ratio(summaries, name) for name in (*_PEERS, record["floor"])]
+    others = [_ratio(summaries, name) for name in (*_TRAINED, record["floor"])]
     milliseconds = f"{1e3 * summaries[OURS].seconds.median:.4g}"
     return record["precision"], milliseconds, *others, _most(record["seconds"], record["floor"])
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from astra_jax.errors import InputError
 from astra_jax.gru import BACKENDS
 
-OURS, REMAT = "ours", "remat"
+OURS, REMAT, NOTEBOOK_FLOAT32 = "ours", "remat", "notebook-float32"
 
 TRAIN, EVAL, SAMPLE, MEMORY = "train", "eval", "sample", "memory"
 
@@ -21,12 +21,14 @@ class Peer:
         same: whether it computes the same function as ours, and so is held to it.
         optional: whether it may fail on this machine, or take too long to begin with; the tables
             then say why it is missing.
+        precision: of the only measurements that it takes part in; None is all.
     """
 
     about: str
     takes_part: tuple[str, ...] = (TRAIN, MEMORY, EVAL)
     same: bool = True
     optional: bool = False
+    precision: str | None = None
 
 
 PEERS: Mapping[str, Peer] = {
@@ -40,6 +42,9 @@ PEERS: Mapping[str, Peer] = {
         "the notebooks' PyTorch loop; its sampler reads one character, from a zero state",
         (TRAIN, MEMORY, EVAL, SAMPLE),
     ),
+    NOTEBOOK_FLOAT32: Peer(
+        "the same in float32, as the studies ran it", (TRAIN, EVAL), precision="bf16"
+    ),
     "notebook-compiled": Peer("the same with `torch.compile` on the cell", optional=True),
     "torch-hoisted": Peer("PyTorch with all that has no recurrence in it outside the loop"),
     "torch-stateful": Peer(
@@ -52,12 +57,13 @@ PEERS: Mapping[str, Peer] = {
 """All of them, in the order in which they take turns."""
 
 
-def choose(names: str | None, what: str) -> list[str]:
+def choose(names: str | None, what: str, precision: str) -> list[str]:
     """Returns who is to take part in a measurement, ours always and first.
 
     Args:
         names: parted by commas; None is everyone. Who cannot take part in this is left out.
         what: a name of `records.MEASUREMENTS`. In some nobody else takes part.
+        precision: of the products, see `Setting`.
 
     Raises:
         InputError: somebody is not known.
@@ -69,5 +75,10 @@ def choose(names: str | None, what: str) -> list[str]:
     return [
         name
         for name, peer in PEERS.items()
-        if name == OURS or (what in peer.takes_part and (wanted is None or name in wanted))
+        if name == OURS
+        or (
+            what in peer.takes_part
+            and peer.precision in (None, precision)
+            and (wanted is None or name in wanted)
+        )
     ]

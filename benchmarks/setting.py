@@ -1,10 +1,10 @@
 """What every contender is given: the same shapes, weights, batches and arithmetic."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 import jax
@@ -31,7 +31,7 @@ _JAX_PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32", "bf16": None}
 _TORCH_PRECISIONS = {"highest": "highest", "tf32": "high", "bf16": "highest"}
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Setting:
     """What is measured, and on what.
 
@@ -58,6 +58,11 @@ class Setting:
             raise InputError("--precision tf32 needs a GPU: take highest or bf16 on this CPU")
         if self.precision == "bf16":
             object.__setattr__(self, "preset", override(self.preset, dtype="bfloat16"))
+
+    def in_float32(self) -> "Setting":
+        """Returns the setting with products of float32."""
+        preset = override(self.preset, dtype="float32")
+        return dataclasses.replace(self, preset=preset, precision="highest")
 
     @functools.cached_property
     def place(self) -> cluster.Placement:

@@ -93,13 +93,13 @@ class Work:
             products[Matmul(hidden, self.characters, hidden)] += 3
 
 
-def bytes_read_per_character(model: ModelConfig) -> int:
-    """Returns the bytes of float32 weights that one more character of one text needs.
+def bytes_read_per_character(model: ModelConfig, bytes_a_weight: int = 4) -> int:
+    """Returns the bytes of weights that one more character of one text needs.
 
     All of them, but of the embeddings one row.
     """
     others = model.num_parameters - (model.vocab_size - 1) * model.embedding_dim
-    return 4 * others
+    return bytes_a_weight * others
 
 
 def products_of_a_character(model: ModelConfig, num_texts: int) -> Counter[Matmul]:

@@ -43,7 +43,8 @@ def writing_contest(setting: Setting, rules: Rules) -> dict[str, Any]:
         DisagreementError: somebody writes another text than ours, where no draw decides.
     """
     model, reference = setting.preset.model, list[np.ndarray]()
-    size, products = bytes_read_per_character(model), products_of_a_character(model, MANY)
+    size = bytes_read_per_character(model, 2 if setting.precision == "bf16" else 4)
+    products = products_of_a_character(model, MANY)
     with setting.arithmetic():
         lineup = Lineup(rules)
         lineup.enter_all(lambda name: _entries(name, setting, reference))

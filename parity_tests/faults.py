@@ -318,7 +318,7 @@ SAMPLERS = {
         sampling.stream_ids, "prompt if stateful", "prompt[:, :1] if stateful"
     ),
     "a layer reads its own state": change(
-        step.Stepper.__call__, "_project(states[-1], cell", "_project(before, cell"
+        step.Stepper.__call__, "cell.project(states[-1])", "cell.project(before)"
     ),
     "temperature multiplied": change(
         sampling.Temperature.pick, "below / temperature", "below * temperature"

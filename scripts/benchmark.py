@@ -85,7 +85,7 @@ class Arguments:
     def rules(self, what: str) -> Rules:
         """Returns how a measurement is made."""
         return Rules(
-            peers=peers.choose(self.peers, what),
+            peers=peers.choose(self.peers, what, self.precision),
             repeats=self.repeats,
             seconds=self.seconds,
             limit=self.limit,

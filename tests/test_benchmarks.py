@@ -356,10 +356,12 @@ def test_unknown_peers_are_one_line_that_lists_the_known():
     assert result.code == 2
     assert result.err.startswith("error: unknown peers jax: choose from ours, scan,")
     assert result.err.count("\n") == 1
-    assert choose("torch-gru,notebook", TRAIN) == [OURS, "notebook", "torch-gru"]
-    assert choose("torch-gru,notebook", "sample") == [OURS, "notebook"]
-    assert choose("torch-gru", "memory") == [OURS, "torch-gru"]
-    assert choose(None, "start") == [OURS]
+    assert choose("torch-gru,notebook", TRAIN, "highest") == [OURS, "notebook", "torch-gru"]
+    assert choose("torch-gru,notebook", "sample", "highest") == [OURS, "notebook"]
+    assert choose("torch-gru", "memory", "highest") == [OURS, "torch-gru"]
+    assert choose(None, "start", "highest") == [OURS]
+    everyone = {precision: choose(None, TRAIN, precision) for precision in ("highest", "bf16")}
+    assert set(everyone["bf16"]) - set(everyone["highest"]) == {"notebook-float32"}
 
 
 def test_the_first_step_of_a_training_ends_its_process(corpora: dict[str, str], tmp_path: Path):

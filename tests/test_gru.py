@@ -214,24 +214,27 @@ def test_gru_keeps_states_in_float32_under_bfloat16_products(backend: str):
     assert 1e-4 < difference < 3e-2
 
 
+@pytest.mark.parametrize("num", [1, 2], ids=["one text", "many texts"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_step_by_step_is_all_at_once(shape):
+def test_step_by_step_is_all_at_once(shape, num: int):
     with jax.enable_x64(True):
         layers, ids, table, h, _ = jax.tree.map(jnp.asarray, random_inputs(*shape))
         hiddens, _ = gru(layers, Embedded(table, ids), h, backend="scan")
-        step = stepper(layers, table)
+        step = stepper(layers, table, num=num)
         for time, now in enumerate(ids):
             h = step(now, h)
             for one, other in zip(h, hiddens, strict=True):
                 np.testing.assert_allclose(one, other[time], rtol=0, atol=2e-14)
 
 
-def test_steps_keep_states_in_float32_under_bfloat16_products():
+@pytest.mark.parametrize("num", [1, 2], ids=["one text", "many texts"])
+def test_steps_keep_states_in_float32_under_bfloat16_products(num: int):
     layers, ids, table, h_0, _ = single(random_inputs(1, 2, 3, 4))
     inputs = Embedded(table, jnp.asarray(ids))
     _, expected = gru(layers, inputs, h_0, dtype=jnp.bfloat16, backend="scan")
     half, full = (
-        stepper(layers, table, dtype)(jnp.asarray(ids[0]), h_0) for dtype in (jnp.bfloat16, None)
+        stepper(layers, table, dtype, num=num)(jnp.asarray(ids[0]), h_0)
+        for dtype in (jnp.bfloat16, None)
     )
     assert half.dtype == jnp.float32
     np.testing.assert_allclose(half, expected, rtol=0, atol=1e-6)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, DTypeLike, Float, Int
 
 from astra_jax.gru.projection import Gates, dot, summed_biases
@@ -38,32 +39,58 @@ def advance(
     return (1 - z) * h + z * n, Gates(r, z, n)
 
 
+class _Kernel(NamedTuple):
+    """A kernel, to be multiplied with the rows of many texts."""
+
+    values: Float[Array, "I J"]
+
+    def __call__(self, rows: Float[Array, "B I"]) -> Float[Array, "B J"]:
+        return dot(rows, self.values, self.values.dtype)
+
+
+class _Turned(NamedTuple):
+    """A kernel on its side, to be multiplied with a single row.
+
+    Each number of the product is then the sum along one row of memory. The CPU's compiler makes
+    a loop of its own of that, which the cores share.
+    """
+
+    values: Float[Array, "J I"]
+
+    def __call__(self, row: Float[Array, "B I"]) -> Float[Array, "B J"]:
+        # Or the loop would compute the row itself anew, for each number of the product.
+        row = lax.optimization_barrier(row)
+        return dot(row, self.values.T, self.values.dtype)
+
+
 class _Recurrence(NamedTuple):
     """A layer's recurrent kernels: a CPU reads two side by side faster than one after the other.
 
     Attributes:
-        rz: those of the reset and the update gate, R = 2H.
+        rz: those of the reset and the update gate, to 2H numbers.
         n: that of the candidate.
     """
 
-    rz: Float[Array, "H R"]
-    n: Float[Array, "H H"]
+    rz: _Kernel | _Turned
+    n: _Kernel | _Turned
 
     def advance(self, h: Float[Array, "B H"], x: Float[Array, "B G"]) -> Float[Array, "B H"]:
         """Returns the layer's next state."""
-        through_r, through_z = jnp.split(dot(h, self.rz, self.rz.dtype), 2, axis=-1)
+        through_r, through_z = jnp.split(self.rz(h), 2, axis=-1)
         gates = Gates(*jnp.split(x, 3, axis=-1))
-        return advance(
-            h, gates, through_r, through_z, lambda reset: dot(reset, self.n, self.n.dtype)
-        )[0]
+        return advance(h, gates, through_r, through_z, self.n)[0]
 
 
 class _Cell(NamedTuple):
     """One layer; what belongs to the three gates lies side by side, G = 3H."""
 
-    kernel_ih: Float[Array, "I G"]
+    kernel_ih: _Kernel | _Turned
     bias: Float[Array, "1 G"]
     recurrence: _Recurrence
+
+    def project(self, inputs: Float[Array, "B I"]) -> Float[Array, "B G"]:
+        """Returns what inputs and biases contribute to the gates."""
+        return self.kernel_ih(inputs) + self.bias
 
 
 class Stepper(NamedTuple):
@@ -85,12 +112,16 @@ class Stepper(NamedTuple):
         """Takes the states of all layers from before a character to after it."""
         states = [self.first.advance(h[0], self.known[ids])]
         for before, cell in zip(h[1:], self.others, strict=True):
-            states.append(cell.recurrence.advance(before, _project(states[-1], cell)))
+            states.append(cell.recurrence.advance(before, cell.project(states[-1])))
         return jnp.stack(states)
 
 
 def stepper(
-    layers: Sequence[GRUWeights], table: Float[Array, "V E"], dtype: DTypeLike | None = None
+    layers: Sequence[GRUWeights],
+    table: Float[Array, "V E"],
+    dtype: DTypeLike | None = None,
+    *,
+    num: int,
 ) -> Stepper:
     """Returns the recurrence, ready to go one character at a time.
 
@@ -101,18 +132,22 @@ def stepper(
         layers: the parameters of each layer.
         table: the embeddings; their type is the type of all states.
         dtype: type of the matrix products' operands; None takes that of the table.
+        num: texts that it is laid out for. It takes any number, and is fast for this one.
     """
     operands = table.dtype if dtype is None else dtype
-    first, *others = (_side_by_side(weights, operands) for weights in layers)
-    return Stepper(_project(table, first), first.recurrence, tuple(others))
+    first, *others = (_side_by_side(weights, operands, num) for weights in layers)
+    return Stepper(first.project(table), first.recurrence, tuple(others))
 
 
-def _side_by_side(weights: GRUWeights, dtype: DTypeLike) -> _Cell:
+def _side_by_side(weights: GRUWeights, dtype: DTypeLike, num: int) -> _Cell:
     kernel_r, kernel_z, kernel_n = weights.kernel_hh.astype(dtype)
-    recurrence = _Recurrence(jnp.concatenate([kernel_r, kernel_z], axis=-1), kernel_n)
+    rz = jnp.concatenate([kernel_r, kernel_z], axis=-1)
+    recurrence = _Recurrence(_lay_out(rz, num), _lay_out(kernel_n, num))
     kernel_ih = jnp.concatenate(weights.kernel_ih.astype(dtype), axis=-1)
-    return _Cell(kernel_ih, jnp.concatenate(summed_biases(weights))[None], recurrence)
+    bias = jnp.concatenate(summed_biases(weights))[None]
+    return _Cell(_lay_out(kernel_ih, num), bias, recurrence)
 
 
-def _project(inputs: Float[Array, "B I"], cell: _Cell) -> Float[Array, "B G"]:
-    return dot(inputs, cell.kernel_ih, cell.kernel_ih.dtype) + cell.bias
+def _lay_out(kernel: Float[Array, "I J"], num: int) -> _Kernel | _Turned:
+    alone = num == 1 and jax.default_backend() == "cpu"
+    return _Turned(kernel.T) if alone else _Kernel(kernel)
