@@ -5,13 +5,18 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.random import threefry2x32_p
 from jaxtyping import Array, Bool, Key, UInt32
 
 from astra_jax.config import ModelConfig
 
 HALF_WORD = 1 << 16
 """Numbers that 16 bits can be: each decides one element, so rates are multiples of its inverse."""
+
+ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
+"""Bits that a word is turned by in threefry's rounds, four at a time, in turn."""
+
+PARITY = 0x1BD11BDA
+"""Goes into threefry's third word of the key, so that no key leaves all of them zero."""
 
 
 def draw_keep(
@@ -42,13 +47,34 @@ def _words(
 ) -> tuple[UInt32[Array, "L Q B H"], UInt32[Array, "L Q B H"]]:
     """Returns the two words of one threefry block for every place.
 
-    The generator under `jax.random` (Salmon et al. 2011, "Parallel random numbers: as easy as 1,
-    2, 3"), on counters that have the shape of the result from the start: `jax.random.bits` numbers
-    a flat array and then folds it, which takes ten times as long on a CPU and cannot be shared by
+    Its counters have the shape of the result from the start: `jax.random.bits` numbers a flat
+    array and then folds it, which takes ten times as long on a CPU and cannot be shared by
     devices.
     """
     *_, batch, hidden = shape
     layer, t, b, h = (lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in range(4))
     place = (t * jnp.uint32(batch) + b) * jnp.uint32(hidden) + h
     first, second = jax.random.bits(key, (2,), jnp.uint32)
-    return threefry2x32_p.bind(first, second, place, layer)
+    return threefry((first, second), (place, layer))
+
+
+def threefry(key: tuple[Array, Array], block: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Returns the random words of blocks: Threefry-2x32 of 20 rounds, as under `jax.random`.
+
+    Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3". Written out, it is one pass
+    over the memory; JAX's own is a loop on a CPU, which writes both words down four times a turn
+    and takes up to three times as long.
+
+    Args:
+        key: two words, uint32.
+        block: the two words that count the blocks, uint32 of any shape.
+    """
+    keys = *key, key[0] ^ key[1] ^ jnp.uint32(PARITY)
+    first, second = block[0] + keys[0], block[1] + keys[1]
+    for group in range(1, 6):
+        for bits in ROTATIONS[(group - 1) % 2]:
+            first = first + second
+            second = first ^ ((second << bits) | (second >> (32 - bits)))
+        first = first + keys[group % 3]
+        second = second + keys[(group + 1) % 3] + jnp.uint32(group)
+    return first, second

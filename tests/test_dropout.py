@@ -3,10 +3,12 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.random import threefry_2x32
 
-from astra_jax.dropout import draw_keep
+from astra_jax.dropout import draw_keep, threefry
 from astra_jax.presets import PRESETS
 
 MODEL = dataclasses.replace(PRESETS["shakespeare", "beta"].model, hidden_dim=40)
@@ -32,6 +34,14 @@ def test_dropout_takes_its_share_and_is_drawn_anew_along_every_axis(rate: float,
         agreement = rate**2 + (1 - rate) ** 2
         bound = 4.5 * np.sqrt(agreement * (1 - agreement) / keep.size)
         assert abs((neighbour == keep).mean() - agreement) < bound
+
+
+def test_the_generator_is_that_of_jax():
+    first, second, *block = jax.random.bits(jax.random.key(0), (4, 100), jnp.uint32)
+    for key in zip(first[:3], second[:3], strict=True):
+        words = jnp.concatenate(threefry(key, (block[0], block[1])))
+        expected = threefry_2x32(jnp.stack(key), jnp.concatenate(block))
+        np.testing.assert_array_equal(words, expected)
 
 
 def test_no_dropout_draws_nothing():
