@@ -22,7 +22,7 @@ from astra_jax.atomic import write_text
 from astra_jax.environment import describe_environment
 from astra_jax.experiments import prepare
 from astra_jax.fitting import FitOptions
-from astra_jax.presets import find_preset
+from astra_jax.presets import find_preset, override
 from astra_jax.training import Keys
 from benchmarks.page import fill_in
 from benchmarks.tables import Table
@@ -49,9 +49,11 @@ SECONDS = 2.0
 """How long steps are profiled, about."""
 
 MODELS = (
-    *(("shakespeare", model) for model in ("alpha", "beta", "gamma")),
-    *(("names", model) for model in ("alpha", "beta", "gamma")),
+    *(("shakespeare", model, "float32") for model in ("alpha", "beta", "gamma")),
+    ("shakespeare", "gamma", "bfloat16"),
+    *(("names", model, "float32") for model in ("alpha", "beta", "gamma")),
 )
+"""Dataset, model and type of the products."""
 PAGE, RECORD = "where-time-goes.md", "where-time-goes/steps.json"
 
 
@@ -104,12 +106,12 @@ def _of_recurrence(path: str) -> str:
     return f"{'backward' if 'transpose(' in path else 'forward'} scan: {kind}"
 
 
-def profile(model: str, dataset: str, options: FitOptions) -> dict[str, Any]:
+def profile(model: str, dataset: str, dtype: str, options: FitOptions) -> dict[str, Any]:
     """Returns how long a training step takes, and each of its parts, in milliseconds.
 
     An operation's time is that on the thread that ran it; on several devices the mean of them.
     """
-    preset, _, split = prepare(find_preset(model, dataset), None)
+    preset, _, split = prepare(override(find_preset(model, dataset), dtype=dtype), None)
     steps = preset.train.steps_per_epoch or 200
     trainer, place = options.trainer(preset, steps)
     keys = Keys.from_seed(0)
@@ -135,7 +137,7 @@ def profile(model: str, dataset: str, options: FitOptions) -> dict[str, Any]:
         times = _times(folder, Origins(program.as_text() or "").parts)
     scale = 1000 / count / place.mesh.size
     return dict(
-        model=f"{dataset} {model}",
+        model=" ".join([dataset, model, *[dtype] * (dtype != "float32")]),
         devices=place.mesh.size,
         steps=count,
         step_ms=1000 * plain / count,
@@ -181,9 +183,9 @@ def _cell(parts: Mapping[str, float], part: str) -> str:
 
 
 def main(folder: Path) -> None:
-    """Profiles all six models, writes the record, and the table into the folder's page."""
+    """Profiles the models, writes the record, and the table into the folder's page."""
     cluster.split_cpu()
-    budgets = [profile(model, dataset, FitOptions()) for dataset, model in MODELS]
+    budgets = [profile(model, dataset, dtype, FitOptions()) for dataset, model, dtype in MODELS]
     record = dict(environment=describe_environment(), budgets=budgets)
     (folder / RECORD).parent.mkdir(exist_ok=True)
     write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")

@@ -45,7 +45,9 @@ PEERS: Mapping[str, Peer] = {
     NOTEBOOK_FLOAT32: Peer(
         "the same in float32, as the studies ran it", (TRAIN, EVAL), precision="bf16"
     ),
-    "notebook-compiled": Peer("the same with `torch.compile` on the cell", optional=True),
+    "notebook-compiled": Peer(
+        "the notebooks' loop with `torch.compile` on the cell", optional=True
+    ),
     "torch-hoisted": Peer("PyTorch with all that has no recurrence in it outside the loop"),
     "torch-stateful": Peer(
         "the notebooks' model in a PyTorch loop that carries the state", (SAMPLE,)
