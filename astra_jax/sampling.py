@@ -304,6 +304,21 @@ def sample_key(seed: int) -> Key[Array, ""]:
     return jax.random.key(seed)
 
 
+def draw_uniforms(key: Key[Array, ""], length: int, num: int) -> Float[np.ndarray, "S N"]:
+    """Returns the numbers in [0, 1) that decide the draws of N texts of `length` characters.
+
+    They are drawn for whole chunks: texts of other lengths then share a program, and each that is
+    compiled costs more than a text of Astra-α. What a longer text draws begins with the same.
+    """
+    whole = length + -length % CHUNK
+    return np.asarray(_draw(key, whole, num))[:length]
+
+
+@functools.partial(jax.jit, static_argnames=("length", "num"))
+def _draw(key: Key[Array, ""], length: int, num: int) -> Float[Array, "S N"]:
+    return jax.random.uniform(key, (length, num), jnp.float32)
+
+
 def generate(
     model: GRULanguageModel,
     vocabulary: Vocabulary,
@@ -370,7 +385,7 @@ def stream(
             f"top-k must be at most {len(vocabulary)}, the size of the vocabulary, got {strategy.k}"
         )
     prompts = np.tile(np.asarray(ids, np.int32), (num, 1))
-    uniforms = jax.random.uniform(key, (length, num), jnp.float32)
+    uniforms = draw_uniforms(key, length, num)
     chunks = stream_ids(*nnx.split(model), prompts, uniforms, strategy, stateful, chunk)
     yield [prompt] * num
     yield from _until_all_end(chunks, vocabulary, num)

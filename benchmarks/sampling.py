@@ -2,13 +2,18 @@
 
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
 
-from astra_jax.sampling import Greedy, Strategy, Temperature, continue_ids
+from astra_jax.sampling import (
+    Greedy,
+    Strategy,
+    Temperature,
+    continue_ids,
+    draw_uniforms,
+    sample_key,
+)
 from astra_torch import sampling as torch_sampling
 from astra_torch.onnx_runtime import OnnxModel, continue_greedily
 from astra_torch.weights import to_model
@@ -31,7 +36,7 @@ def ours(setting: Setting) -> Write:
 
     def write(prompt: np.ndarray, length: int, greedy: bool) -> np.ndarray:
         strategy: Strategy = Greedy() if greedy else Temperature(TEMPERATURE)
-        uniforms = jax.random.uniform(jax.random.key(0), (length, len(prompt)), jnp.float32)
+        uniforms = draw_uniforms(sample_key(0), length, len(prompt))
         return continue_ids(graph, params, prompt, uniforms, strategy, True)
 
     return write

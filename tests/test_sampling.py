@@ -12,7 +12,17 @@ from astra_jax import cluster
 from astra_jax.config import ModelConfig
 from astra_jax.errors import InputError
 from astra_jax.model import GRULanguageModel
-from astra_jax.sampling import Greedy, Strategy, Temperature, TopK, cumulate, generate, stream
+from astra_jax.sampling import (
+    CHUNK,
+    Greedy,
+    Strategy,
+    Temperature,
+    TopK,
+    cumulate,
+    draw_uniforms,
+    generate,
+    stream,
+)
 from astra_jax.vocabulary import Vocabulary
 
 TEXT = Vocabulary.of_text("abcdefgh \n")
@@ -158,6 +168,15 @@ def test_text_comes_while_the_rest_is_still_to_be_written():
     (text,) = generate(model_of(TEXT), TEXT, "ab", Temperature(), jax.random.key(0), length=500)
     assert len(first) > 100
     assert text.startswith("ab" + first)  # A longer text begins with the shorter one.
+
+
+@pytest.mark.parametrize("num", [1, 3])
+def test_draws_of_any_length_are_those_of_one_generator(num: int):
+    key, longest = jax.random.key(5), 2 * CHUNK + 1
+    whole = np.asarray(jax.random.uniform(key, (longest, num), jnp.float32))
+    assert len(np.unique(whole)) > 0.9 * whole.size
+    for length in (1, CHUNK - 1, CHUNK, CHUNK + 1, longest):
+        np.testing.assert_array_equal(draw_uniforms(key, length, num), whole[:length])
 
 
 def test_words_show_no_start_token_and_stop_when_all_have_ended():
