@@ -307,11 +307,12 @@ def sample_key(seed: int) -> Key[Array, ""]:
 def draw_uniforms(key: Key[Array, ""], length: int, num: int) -> Float[np.ndarray, "S N"]:
     """Returns the numbers in [0, 1) that decide the draws of N texts of `length` characters.
 
-    They are drawn for whole chunks: texts of other lengths then share a program, and each that is
-    compiled costs more than a text of Astra-α. What a longer text draws begins with the same.
+    The length is rounded up to a power of two, so that most texts find a program that is compiled:
+    to compile one takes longer than to write a text with Astra-α. A longer text's draws begin
+    with a shorter one's.
     """
-    whole = length + -length % CHUNK
-    return np.asarray(_draw(key, whole, num))[:length]
+    rounded = 1 << (length - 1).bit_length()
+    return np.asarray(_draw(key, rounded, num))[:length]
 
 
 @functools.partial(jax.jit, static_argnames=("length", "num"))

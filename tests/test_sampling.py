@@ -13,7 +13,6 @@ from astra_jax.config import ModelConfig
 from astra_jax.errors import InputError
 from astra_jax.model import GRULanguageModel
 from astra_jax.sampling import (
-    CHUNK,
     Greedy,
     Strategy,
     Temperature,
@@ -172,11 +171,22 @@ def test_text_comes_while_the_rest_is_still_to_be_written():
 
 @pytest.mark.parametrize("num", [1, 3])
 def test_draws_of_any_length_are_those_of_one_generator(num: int):
-    key, longest = jax.random.key(5), 2 * CHUNK + 1
+    key, longest = jax.random.key(5), 257
     whole = np.asarray(jax.random.uniform(key, (longest, num), jnp.float32))
     assert len(np.unique(whole)) > 0.9 * whole.size
-    for length in (1, CHUNK - 1, CHUNK, CHUNK + 1, longest):
+    for length in (1, 2, 3, 255, 256, longest):
         np.testing.assert_array_equal(draw_uniforms(key, length, num), whole[:length])
+
+
+def test_texts_of_other_lengths_share_the_program_of_their_draws(caplog):
+    key = jax.random.key(5)
+    draw_uniforms(key, 129, 7)
+    with jax.log_compiles():
+        draw_uniforms(key, 200, 7)
+        draw_uniforms(key, 256, 7)
+        assert "Compiling" not in caplog.text
+        draw_uniforms(key, 257, 7)
+    assert "Compiling" in caplog.text
 
 
 def test_words_show_no_start_token_and_stop_when_all_have_ended():
