@@ -13,6 +13,7 @@ import torch
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
+from astra_jax.sampling import COMPILER_OPTIONS
 from benchmarks.rounds import clocked
 from benchmarks.setting import Setting
 from benchmarks.work import Matmul
@@ -189,8 +190,9 @@ def _torch_reader(values: np.ndarray, setting: Setting) -> Callable[[int], Any]:
 
 def _jax_reader(values: np.ndarray, *, turned: bool) -> Callable[[int], Any]:
     matrix, start = jnp.asarray(values), jnp.ones((1, len(values)))
+    options = COMPILER_OPTIONS.get(jax.default_backend())
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=options)
     def read(matrix: jax.Array, times: jax.Array) -> jax.Array:
         # Each product needs the one before, so that none of them is left out.
         def once(_: jax.Array, vector: jax.Array) -> jax.Array:

@@ -42,6 +42,14 @@ def _strict() -> Iterator[None]:
 
 
 @pytest.fixture
+def optimized() -> Iterator[None]:
+    """Compiles as users do: without optimizations, float64 is 1e-10 off from how they do."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
 def data_dir() -> Path:
     """The folder of the two published corpora; tests that need it are skipped without it."""
     if _DATA_DIR is None:

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -27,12 +26,7 @@ from tests.trainings import TEXT, WORDS, Begin, Silent, Train, without_times
 PRESET = override(TEXT, dtype="float64", batch_size=8, num_layers=1)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _optimized() -> Iterator[None]:
-    """As the processes compile that are started here: without, float64 is 1e-10 off."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
+pytestmark = pytest.mark.usefixtures("optimized")  # As the processes compile that are started.
 
 
 def assert_near(lines: list[EpochMetrics], others: list[EpochMetrics]) -> None:

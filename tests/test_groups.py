@@ -4,11 +4,10 @@ import json
 import re
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
-import jax
 import numpy as np
 import pytest
 
@@ -77,15 +76,7 @@ def test_every_run_is_to_the_bit_what_it_would_be_alone(
     assert len({final_params(run)[0].tobytes() for run in group.runs}) == SEEDS
 
 
-@pytest.fixture
-def _optimized() -> Iterator[None]:
-    """As users compile; see `test_cluster.py`."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
-
-
-@pytest.mark.usefixtures("_optimized")
+@pytest.mark.usefixtures("optimized")
 def test_devices_share_runs_in_either_way_within_the_bound(
     begin_group: BeginGroup, train_alone: TrainAlone, monkeypatch: pytest.MonkeyPatch
 ):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from astra_jax.environment import vector_instructions
 from astra_jax.errors import InputError
@@ -239,6 +240,20 @@ def test_steps_keep_states_in_float32_under_bfloat16_products(num: int):
     assert half.dtype == jnp.float32
     np.testing.assert_allclose(half, expected, rtol=0, atol=1e-6)
     assert float(jnp.abs(half - full).max()) > 1e-4
+
+
+@pytest.mark.usefixtures("optimized")
+def test_a_single_text_reads_large_kernels_of_bfloat16_as_they_are():
+    layers, ids, table, h_0, _ = single(random_inputs(1, 1, 3, 256))
+    step = stepper(layers, table, jnp.bfloat16, num=1)
+
+    def write(step, h):
+        return lax.fori_loop(0, 9, lambda _, h: step(jnp.asarray(ids[0]), h), h)
+
+    text = jax.jit(write).lower(step, h_0).compile().as_text() or ""
+    (loop,) = re.findall(r"^.*? while\(", text, re.M)
+    assert "bf16[512,256]" in loop
+    assert " f32[512,256]" not in loop
 
 
 def test_gru_refuses_what_does_not_fit():

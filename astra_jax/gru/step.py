@@ -16,6 +16,9 @@ from jaxtyping import Array, DTypeLike, Float, Int
 from astra_jax.gru.projection import Gates, dot, summed_biases
 from astra_jax.gru.weights import GRUWeights
 
+LARGE = 1 << 16
+"""Numbers of a kernel from which on reading it costs a single text more than widening bfloat16."""
+
 
 def advance(
     h: Float[Array, "B H"],
@@ -58,9 +61,12 @@ class _Turned(NamedTuple):
     values: Float[Array, "J I"]
 
     def __call__(self, row: Float[Array, "B I"]) -> Float[Array, "B J"]:
-        # Or the loop would compute the row itself anew, for each number of the product.
-        row = lax.optimization_barrier(row)
-        return dot(row, self.values.T, self.values.dtype)
+        values = self.values
+        if values.size >= LARGE:
+            # Bound to the row, the kernel is not the same at every character to the compiler. It
+            # would widen bfloat16 before the first one, and read twice the bytes at each.
+            row, values = lax.optimization_barrier((row, values))
+        return dot(row, values.T, values.dtype)
 
 
 class _Recurrence(NamedTuple):
