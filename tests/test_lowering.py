@@ -72,10 +72,9 @@ def test_sampling_stays_on_the_device(
     params = jax.eval_shape(trainer.init, jax.random.key(0)).params
 
     def chunk(params, given, uniforms):
-        now = sampling.begin(trainer.graph, params, 3)
-        return sampling.write_chunk(
-            trainer.graph, params, *now, given, uniforms, 4, strategy, stateful=True
-        )
+        stepper, cursor = sampling.begin(trainer.graph, params, 3)
+        texts = stepper, cursor, given, uniforms
+        return sampling.write_chunk(trainer.graph, params, *texts, 4, strategy, True)
 
     given, uniforms = np.full((5, 3), sampling.DRAWN, np.int32), np.zeros((5, 3), np.float32)
     assert visits_to_the_host(lowered(chunk, platform, params, given, uniforms)) == set()
