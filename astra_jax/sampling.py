@@ -221,7 +221,7 @@ def write_chunk(
 
 @functools.cache
 def _compiled_for(platform: str) -> Callable[..., tuple[Cursor, Int[Array, "C N"]]]:
-    """Returns `write_chunk` as one program."""
+    """Returns `write_chunk` as one program, compiled as is best for a platform."""
     static, options = ("graph", "strategy", "stateful", "mesh"), COMPILER_OPTIONS.get(platform)
     return jax.jit(write_chunk, static_argnames=static, compiler_options=options)
 

@@ -253,7 +253,7 @@ def test_a_single_text_reads_large_kernels_of_bfloat16_as_they_are():
     text = jax.jit(write).lower(step, h_0).compile().as_text() or ""
     (loop,) = re.findall(r"^.*? while\(", text, re.M)
     assert "bf16[512,256]" in loop
-    assert " f32[512,256]" not in loop
+    assert "f32[512,256]" not in loop
 
 
 def test_gru_refuses_what_does_not_fit():
