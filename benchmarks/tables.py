@@ -220,7 +220,10 @@ def _growth(record: Mapping[str, Any]) -> list[Table]:
             title=f"Growth of a training step from {base}, {record['precision']}",
             head=("", "sizes", "µs a character", "exponent of a step", "of the last two sizes"),
             rows=rows,
-            notes=("Work itself grows with exponent 1 in B, T and L, and with up to 2 in H.",),
+            notes=(
+                "Work itself grows with exponent 1 in B, T and L, and with up to 2 in H. The first "
+                "layer, which looks its inputs up, costs less than the others.",
+            ),
         )
     ]
 
