@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from astra_jax.cluster import to_device
 from astra_jax.config import DataConfig, DatasetName
 from astra_jax.errors import InputError
 from astra_jax.losses import IGNORE
@@ -373,7 +374,7 @@ def _windows(
     how = config.seq_len, config.batch_size, config.carry_state
     if isinstance(tokens, TokenFile):
         return StoredWindows(tokens.part(start, stop), *how)
-    return TextWindows(jnp.asarray(tokens[start:stop]), *how)
+    return TextWindows(to_device(tokens[start:stop]), *how)
 
 
 def _split_words(text: str, config: DataConfig, keys: Sequence[Key[Array, ""]]) -> list[Split]:
@@ -388,13 +389,13 @@ def _split_words(text: str, config: DataConfig, keys: Sequence[Key[Array, ""]]) 
             f"{len(words)} words are too few to split {config.train_fraction:g} to the rest: "
             "give a longer list"
         )
-    inputs, targets = pad_words(words, vocabulary, config)
-    shared = jnp.asarray(inputs), jnp.asarray(targets)
+    inputs, targets = to_device(pad_words(words, vocabulary, config))
     splits = []
     for key in keys:
         order = np.asarray(jax.random.permutation(key, len(words)))
         train, validation = (
-            PaddedWords(*shared, part, config.batch_size) for part in (order[:cut], order[cut:])
+            PaddedWords(inputs, targets, part, config.batch_size)
+            for part in (order[:cut], order[cut:])
         )
         splits.append(Split(train, validation, vocabulary))
     return splits

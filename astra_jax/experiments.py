@@ -7,7 +7,6 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from astra_jax import cluster
@@ -256,7 +255,7 @@ def restore_training(run: Run, *, best: bool = False) -> Training:
     trainer = Trainer(run.preset, steps_per_epoch=1)
     with arithmetic(run.preset.train.dtype), Checkpoints(folder) as checkpoints:
         training = read(run, checkpoints, jax.eval_shape(trainer.init, jax.random.key(0)))
-        return training._replace(state=jax.tree.map(jnp.asarray, training.state))
+        return training._replace(state=cluster.to_device(training.state))
 
 
 def require_checkpoint(run: Run, *, best: bool = False) -> Path:

@@ -143,8 +143,12 @@ class Trainer:
         """Returns the state of a new model before its first step."""
         return self.state_of(nnx.state(self._new_model(key)))
 
+    @functools.partial(jax.jit, static_argnames="self")
     def state_of(self, params: nnx.State) -> TrainState:
-        """Returns the state before the first step, from given parameters."""
+        """Returns the state before the first step, from given parameters.
+
+        One program: its zeros alone would be one for every shape.
+        """
         hidden = None
         if self.preset.data.carry_state:
             model = nnx.merge(self.graph, params)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from astra_jax.cluster import to_device
 from astra_jax.config import Preset
 from astra_jax.errors import InputError
 from astra_jax.model import arithmetic
@@ -84,5 +85,5 @@ def to_jax(
 def _like(params: nnx.State, arrays: Arrays, layout: Layout) -> nnx.State:
     """Returns torch-named arrays as a Flax tree of the parameters' structure."""
     tree = jax.tree.map(lambda leaf: leaf, params)  # A copy, since Flax replaces in place.
-    nnx.replace_by_pure_dict(tree, jax.tree.map(jnp.asarray, to_params(arrays, layout)))
+    nnx.replace_by_pure_dict(tree, to_device(to_params(arrays, layout)))
     return tree

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from astra_jax.cluster import to_device
 from astra_jax.config import DatasetName, DtypeName, ModelConfig
 from astra_jax.errors import InputError
 from astra_jax.model import GRULanguageModel, arithmetic
@@ -158,7 +157,7 @@ def to_model(
             lambda: GRULanguageModel(config, dtype=dtype, rngs=nnx.Rngs(params=0))
         )
         graph, state = nnx.split(abstract)
-        nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, to_params(arrays, layout)))
+        nnx.replace_by_pure_dict(state, to_device(to_params(arrays, layout)))
         return nnx.merge(graph, state)
 
 

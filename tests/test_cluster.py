@@ -132,3 +132,13 @@ def test_two_processes_train_as_one_stop_together_and_go_on_alone(train: Train, 
     assert codes in ([143, 143], [0, 0]), errors  # It may have been too late.
     fitting.fit(*experiments.resume(out), Silent())
     assert_near(Run.open(out).metrics(), one.metrics())
+
+
+def test_what_is_brought_to_the_device_is_not_what_was_given():
+    # Aligned as XLA likes it: such memory it would read in place.
+    room = np.zeros(64 + 4 * 8, np.uint8)
+    given = room[-room.ctypes.data % 64 :][: 4 * 8].view(np.int32)
+    brought = cluster.to_device({"rows": given, "nothing": None})
+    given += 1
+    np.testing.assert_array_equal(brought["rows"], np.zeros(8))
+    assert brought["nothing"] is None

@@ -70,10 +70,10 @@ SHAPES = [(1, 1, 2, 3), (1, 4, 3, 2, 3), (6, 1, 5, 4, 1), (5, 3, 4, 7)]
 def test_gru_computes_its_equations(shape, backend: str):
     layers, ids, table, h_0, keep = random_inputs(*shape)
     with jax.enable_x64(True):
-        on_device = jax.tree.map(jnp.asarray, (layers, Embedded(table, ids), h_0))
+        on_device = jax.device_put((layers, Embedded(table, ids), h_0))
         start = on_device[0], on_device[1], on_device[2]
         run = jax.jit(functools.partial(gru, backend=backend), static_argnums=4)
-        hiddens, h_n = run(*start, jnp.asarray(keep), DROPOUT)
+        hiddens, h_n = run(*start, jax.device_put(keep), DROPOUT)
         undropped, _ = run(*start)
     expected = plain = table[ids]
     for index, weights in enumerate(layers):
@@ -88,7 +88,7 @@ def test_gru_computes_its_equations(shape, backend: str):
 def test_dropped_outputs_are_handed_up_and_whole_states_carried_on(backend: str):
     layers, ids, table, h_0, keep = random_inputs(*SHAPES[-1])
     with jax.enable_x64(True):
-        on_device = jax.tree.map(jnp.asarray, (layers, Embedded(table, ids), h_0, keep))
+        on_device = jax.device_put((layers, Embedded(table, ids), h_0, keep))
         how = dict(dropout=DROPOUT, dropout_on="outputs", backend=backend)
         hiddens, h_n = jax.jit(functools.partial(gru, **how))(*on_device)
     expected = table[ids]
@@ -101,7 +101,7 @@ def test_dropped_outputs_are_handed_up_and_whole_states_carried_on(backend: str)
 
 @functools.cache
 def gradients_of_the_scan(shape, dropped: bool):
-    arguments = jax.tree.map(jnp.asarray, random_inputs(*shape))
+    arguments = jax.device_put(random_inputs(*shape))
     return gradients("scan", arguments, arguments[-1] if dropped else None, embedded=False)
 
 
@@ -141,7 +141,7 @@ def gradients(*arguments: Any, **options: Any):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_every_backend_has_the_gradients_of_the_scan(shape, dropped: bool, backend: str):
     with jax.enable_x64(True):
-        arguments = jax.tree.map(jnp.asarray, random_inputs(*shape))
+        arguments = jax.device_put(random_inputs(*shape))
         keep = arguments[-1] if dropped else None
         expected = gradients_of_the_scan(shape, dropped)
         # Compiling takes the time of these tests, so not everything is gone through with all.
@@ -160,10 +160,10 @@ def test_a_backend_is_as_near_to_the_truth_as_the_scan(
 ):
     arguments = random_inputs(40, 3, 6, 16)
     with jax.enable_x64(True):
-        exact = jax.tree.map(jnp.asarray, arguments)
+        exact = jax.device_put(arguments)
         truth = jax.tree.leaves(gradients("scan", exact, exact[-1], embedded=True))
     rounded = single(arguments)
-    keep = jnp.asarray(arguments[-1])
+    keep = jax.device_put(arguments[-1])
     errors = {}
     for name in ("scan", backend):
         found = jax.tree.leaves(gradients(name, rounded, keep, embedded=True, dtype=products))
@@ -180,7 +180,7 @@ def test_a_backend_is_as_near_to_the_truth_as_the_scan(
 def test_products_of_bfloat16_are_not_widened_before_they_are_taken():
     arguments = single(random_inputs(4, 16, 32, 64))
     program, _ = gradients_program(
-        "fused", arguments, jnp.asarray(arguments[-1]), embedded=True, dtype=jnp.bfloat16
+        "fused", arguments, jax.device_put(arguments[-1]), embedded=True, dtype=jnp.bfloat16
     )
     text = program.as_text() or ""
     shapes = dict(re.findall(r"%([\w.-]+) = (\w+\[[\d,]*\])", text))
@@ -196,8 +196,9 @@ def test_products_of_bfloat16_are_not_widened_before_they_are_taken():
 def test_gru_sees_no_future(backend: str):
     layers, ids, table, h_0, _ = single(random_inputs(8, 2, 3, 5))
     inputs = table[ids]
-    before, _ = gru(layers, inputs, h_0, backend=backend)
-    after, _ = gru(layers, inputs.at[5].add(1.0), h_0, backend=backend)
+    run = jax.jit(functools.partial(gru, backend=backend))
+    before, _ = run(layers, inputs, h_0)
+    after, _ = run(layers, inputs.at[5].add(1.0), h_0)
     for one, other in zip(before, after, strict=True):
         np.testing.assert_array_equal(one[:5], other[:5])
         assert (one[5:] != other[5:]).all()
@@ -206,9 +207,11 @@ def test_gru_sees_no_future(backend: str):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_gru_keeps_states_in_float32_under_bfloat16_products(backend: str):
     layers, ids, table, h_0, keep = single(random_inputs(5, 2, 3, 4))
-    inputs = Embedded(table, jnp.asarray(ids)), h_0, jnp.asarray(keep), DROPOUT
-    full, _ = gru(layers, *inputs, backend=backend)
-    half, h_n = gru(layers, *inputs, dtype=jnp.bfloat16, backend=backend)
+    inputs = Embedded(table, jax.device_put(ids)), h_0, jax.device_put(keep), DROPOUT
+    run = jax.jit(functools.partial(gru, backend=backend), static_argnums=4)
+    full, _ = run(layers, *inputs)
+    run = jax.jit(functools.partial(gru, backend=backend, dtype=jnp.bfloat16), static_argnums=4)
+    half, h_n = run(layers, *inputs)
     assert half[-1].dtype == h_n.dtype == jnp.float32
     difference = float(jnp.abs(half[-1] - full[-1]).max())
     # bfloat16 has 8 bits: the products differ in the third digit, and no more than that.
@@ -219,11 +222,13 @@ def test_gru_keeps_states_in_float32_under_bfloat16_products(backend: str):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_step_by_step_is_all_at_once(shape, num: int):
     with jax.enable_x64(True):
-        layers, ids, table, h, _ = jax.tree.map(jnp.asarray, random_inputs(*shape))
-        hiddens, _ = gru(layers, Embedded(table, ids), h, backend="scan")
-        step = stepper(layers, table, num=num)
+        layers, ids, table, h, _ = jax.device_put(random_inputs(*shape))
+        run = jax.jit(functools.partial(gru, backend="scan"))
+        hiddens, _ = run(layers, Embedded(table, ids), h)
+        step = jax.jit(functools.partial(stepper, num=num))(layers, table)
+        go_on = jax.jit(lambda step, now, h: step(now, h))
         for time, now in enumerate(ids):
-            h = step(now, h)
+            h = go_on(step, now, h)
             for one, other in zip(h, hiddens, strict=True):
                 np.testing.assert_allclose(one, other[time], rtol=0, atol=2e-14)
 
@@ -231,7 +236,7 @@ def test_step_by_step_is_all_at_once(shape, num: int):
 @pytest.mark.parametrize("num", [1, 2], ids=["one text", "many texts"])
 def test_steps_keep_states_in_float32_under_bfloat16_products(num: int):
     layers, ids, table, h_0, _ = single(random_inputs(1, 2, 3, 4))
-    inputs = Embedded(table, jnp.asarray(ids))
+    inputs = Embedded(table, jax.device_put(ids))
     _, expected = gru(layers, inputs, h_0, dtype=jnp.bfloat16, backend="scan")
     half, full = (
         stepper(layers, table, dtype, num=num)(jnp.asarray(ids[0]), h_0)
@@ -258,7 +263,7 @@ def test_a_single_text_reads_large_kernels_of_bfloat16_as_they_are():
 
 def test_gru_refuses_what_does_not_fit():
     layers, ids, table, h_0, keep = single(random_inputs(4, 3, 5, 6))
-    inputs = Embedded(table, jnp.asarray(ids))
+    inputs = Embedded(table, jax.device_put(ids))
     with pytest.raises(ValueError, match="unknown GRU backend 'fast': choose one of scan"):
         gru(layers, inputs, h_0, backend="fast")
     turned = [layers[0]._replace(kernel_ih=layers[0].kernel_ih.swapaxes(1, 2)), layers[1]]
@@ -287,5 +292,5 @@ def test_the_kernel_runs_or_says_why_not(
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     arguments = random_inputs(2, 2, 3, hidden, num_layers=1)
     with jax.enable_x64(True), pytest.raises(InputError, match=why):
-        layers, ids, table, h_0, _ = jax.tree.map(jnp.asarray, arguments)
+        layers, ids, table, h_0, _ = jax.device_put(arguments)
         gru(layers, Embedded(table, ids), h_0.astype(state), backend="pallas")

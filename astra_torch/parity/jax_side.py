@@ -1,15 +1,16 @@
 """What JAX computes from a case."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
 
 from astra_jax import optimizers
+from astra_jax.cluster import to_device
 from astra_jax.datasets import Batch
 from astra_jax.model import arithmetic, parameters
 from astra_jax.presets import override
@@ -37,8 +38,7 @@ class JaxSide:
         self.trainer = Trainer(preset, case.steps_per_epoch)
         with self._arithmetic():
             arrays = {name: array.astype(dtype) for name, array in case.arrays.items()}
-            model = to_model(arrays, preset.model, self.layout, dtype)
-            self.state = self.trainer.state_of(parameters(model))
+            self.params = parameters(to_model(arrays, preset.model, self.layout, dtype))
         self._programs = {
             level: jax.jit(program)
             for level, program in {
@@ -53,16 +53,21 @@ class JaxSide:
         with arithmetic(self.dtype), jax.default_matmul_precision(self.precision):
             yield
 
+    @functools.cached_property
+    def state(self) -> TrainState:
+        """Where a training stands; at first, before its first step."""
+        return self.trainer.state_of(self.params)
+
     def logits(self, inputs: StepInputs) -> Results:
         """Returns the forward pass of a batch."""
         with self._arithmetic():
-            results = self._programs["logits"](self.state.params, *_on_device(inputs))
-            return self._tensors("weights", self.state.params) | _as_arrays(results)
+            results = self._programs["logits"](self.params, *_on_device(inputs))
+            return self._tensors("weights", self.params) | _as_arrays(results)
 
     def gradients(self, inputs: StepInputs) -> Results:
         """Returns the backward pass of a batch."""
         with self._arithmetic():
-            grads, norms = self._programs["gradients"](self.state.params, *_on_device(inputs))
+            grads, norms = self._programs["gradients"](self.params, *_on_device(inputs))
             return self._tensors("gradient", grads) | _as_arrays(norms)
 
     def training(self, inputs: StepInputs) -> Results:
@@ -118,8 +123,8 @@ class JaxSide:
 
 
 def _on_device(inputs: StepInputs) -> tuple[Batch, jax.Array | None]:
-    keep = None if inputs.keep is None else jnp.asarray(inputs.keep)
-    return Batch(jnp.asarray(inputs.inputs), jnp.asarray(inputs.targets)), keep
+    read, targets, keep = to_device((inputs.inputs, inputs.targets, inputs.keep))
+    return Batch(read, targets), keep
 
 
 def _as_arrays(values: dict[Name, jax.Array]) -> Results:
