@@ -1,6 +1,8 @@
 """Memory that a training step, or a gradient alone, takes at its peak: each in a fresh process."""
 
+import ctypes
 import dataclasses
+import gc
 import json
 import resource
 import subprocess
@@ -84,7 +86,14 @@ class _HostMeter:
     """Resident memory of this process."""
 
     def reset(self) -> int:
-        """Forgets the peak, where the system can, and returns what it is now."""
+        """Forgets the peak, where the system can, and returns what it is now.
+
+        What was freed goes back to the system first: used once more, it would not be seen.
+        """
+        gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # GNU's C library has it.
+        if trim is not None:
+            trim(0)
         forget = Path("/proc/self/clear_refs")
         if forget.exists():
             forget.write_text("5")
