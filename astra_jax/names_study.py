@@ -29,8 +29,9 @@ from astra_jax.model import GRULanguageModel
 from astra_jax.presets import PRESETS, override
 from astra_jax.progress import Progress
 from astra_jax.runs import Run
-from astra_jax.sampling import Temperature, generate
+from astra_jax.strategies import Temperature
 from astra_jax.training import Keys
+from astra_jax.writing import Writer
 
 SETTINGS: dict[str, dict[str, bool]] = {
     "notebook": dict(start_token=False, dedupe=False),
@@ -144,7 +145,7 @@ def measure(model: GRULanguageModel, preset: Preset, split: Split, words: list[s
     corpus = _first_letters(words)
     kl = sum(p * (np.log(p) + start[vocabulary.tokens.index(c)]) for c, p in corpus.items() if p)
     key = Keys.from_seed(preset.train.seed).samples
-    names = generate(model, vocabulary, "", Temperature(), key, num=NUM_NAMES)
+    names = Writer(model, vocabulary).generate("", Temperature(), key, num=NUM_NAMES)
     return Measured(
         steps_per_epoch=split.train.max_steps or 0,
         later_nats=_mean(trained_as),

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from astra_jax import cluster
 from astra_jax.atomic import write_text
 from astra_jax.experiments import restore_model
-from astra_jax.model import GRULanguageModel, arithmetic
+from astra_jax.model import arithmetic
 from astra_jax.runs import SAMPLES, Run
-from astra_jax.sampling import Greedy, Strategy, Temperature, TopK, generate
+from astra_jax.strategies import Greedy, Strategy, Temperature, TopK
 from astra_jax.training import Keys
 from astra_jax.vocabulary import Vocabulary
+from astra_jax.writing import Writer
 
 PROMPT = "ROMEO: "
 """What the published samples begin with."""
@@ -40,7 +41,7 @@ class Sample:
 
 def draw_samples(
     run: Run,
-    model: GRULanguageModel,
+    writer: Writer,
     strategies: Mapping[str, Strategy],
     *,
     stateful: bool,
@@ -49,11 +50,11 @@ def draw_samples(
     """Yields a sample of each strategy, by the draws of the run's seed.
 
     Args:
-        run: whose model and vocabulary it is.
-        model: what predicts.
+        run: whose seed and vocabulary it is.
+        writer: its model.
         strategies: by name.
         stateful: whether the state is carried from character to character.
-        length: most new characters; see `generate`.
+        length: most new characters; see `Writer.stream`.
     """
     vocabulary = run.vocabulary
     prompt = default_prompt(vocabulary)
@@ -61,15 +62,15 @@ def draw_samples(
     for name, strategy in strategies.items():
         num = 20 if vocabulary.end_id is not None and strategy != Greedy() else 1
         with arithmetic(run.preset.train.dtype):
-            texts = generate(
-                model, vocabulary, prompt, strategy, key, num=num, length=length, stateful=stateful
+            texts = writer.generate(
+                prompt, strategy, key, num=num, length=length, stateful=stateful
             )
         yield Sample(strategy=name, mode=_MODES[stateful], prompt=prompt, texts=texts)
 
 
 def write_samples(run: Run) -> None:
     """Writes samples.txt: every strategy, with the state carried and without."""
-    model = restore_model(run)
+    writer = Writer(restore_model(run), run.vocabulary)
     k = min(20, len(run.vocabulary))
     strategies: dict[str, Strategy] = {
         "greedy": Greedy(),
@@ -78,7 +79,7 @@ def write_samples(run: Run) -> None:
     }
     sections = [f"{run.describe()}\n"]
     for stateful in (True, False):
-        for sample in draw_samples(run, model, strategies, stateful=stateful):
+        for sample in draw_samples(run, writer, strategies, stateful=stateful):
             title = f"## {sample.strategy}, {sample.mode}\n"
             sections.append("\n".join([title, *sample.texts, ""]))
     if cluster.is_primary():

@@ -4,16 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from flax import nnx
 
-from astra_jax.sampling import (
-    Greedy,
-    Strategy,
-    Temperature,
-    continue_ids,
-    draw_uniforms,
-    sample_key,
-)
+from astra_jax.sampling import Sampler, draw_uniforms, sample_key
+from astra_jax.strategies import Greedy, Strategy, Temperature
 from astra_torch import sampling as torch_sampling
 from astra_torch.onnx_runtime import OnnxModel, continue_greedily
 from astra_torch.weights import to_model
@@ -32,12 +25,12 @@ def ours(setting: Setting) -> Write:
     """Returns our sampler: a loop on the device that carries the state."""
     preset = setting.preset
     model = to_model(setting.arrays, preset.model, setting.layout, preset.train.dtype)
-    graph, params = nnx.split(model)
+    sampler = Sampler(model)
 
     def write(prompt: np.ndarray, length: int, greedy: bool) -> np.ndarray:
         strategy: Strategy = Greedy() if greedy else Temperature(TEMPERATURE)
         uniforms = draw_uniforms(sample_key(0), length, len(prompt))
-        return continue_ids(graph, params, prompt, uniforms, strategy, True)
+        return sampler.continue_ids(prompt, uniforms, strategy, True)
 
     return write
 

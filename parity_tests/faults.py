@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pytest
 
-from astra_jax import datasets, losses, model, optimizers, sampling, training
+from astra_jax import datasets, losses, model, optimizers, sampling, strategies, training
 from astra_jax.gru import fused, projection, step
 from astra_jax.gru.layerwise import layerwise
 from astra_torch import onnx_models, weights
@@ -315,20 +315,22 @@ SAMPLERS = {
         sampling.write_chunk, "last if stateful else cursor.state", "cursor.state"
     ),
     "first character of the prompt read alone": change(
-        sampling.stream_ids, "prompt if stateful", "prompt[:, :1] if stateful"
+        sampling.Sampler.stream_ids, "prompt if stateful", "prompt[:, :1] if stateful"
     ),
     "a layer reads its own state": change(
         step.Stepper.__call__, "cell.project(states[-1])", "cell.project(before)"
     ),
     "temperature multiplied": change(
-        sampling.Temperature.pick, "below / temperature", "below * temperature"
+        strategies.Temperature.pick, "below / temperature", "below * temperature"
     ),
     "top-k without its temperature": change(
-        sampling.TopK.pick, "Temperature(self.temperature)", "Temperature()"
+        strategies.TopK.pick, "Temperature(self.temperature)", "Temperature()"
     ),
-    "one more than k": change(sampling.TopK.pick, "(logits, self.k)", "(logits, self.k + 1)"),
+    "one more than k": change(strategies.TopK.pick, "(logits, self.k)", "(logits, self.k + 1)"),
     "second most likely": change(
-        sampling.Greedy.pick, "jnp.argmax(logits, axis=-1)", "jnp.argsort(logits, axis=-1)[..., -2]"
+        strategies.Greedy.pick,
+        "jnp.argmax(logits, axis=-1)",
+        "jnp.argsort(logits, axis=-1)[..., -2]",
     ),
 }
 _constants = onnx_models._cell_constants

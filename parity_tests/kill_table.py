@@ -22,7 +22,7 @@ from astra_jax.atomic import write_text
 from astra_jax.datasets import split_corpus
 from astra_jax.environment import describe_environment
 from astra_jax.presets import PRESETS, override
-from astra_jax.sampling import Greedy, Temperature, TopK
+from astra_jax.strategies import Greedy, Temperature, TopK
 from astra_jax.training import Keys
 from astra_torch.parity import Case, ParityReport, check, training_case
 from astra_torch.parity.cases import random_arrays

@@ -22,8 +22,10 @@ from astra_jax.errors import InputError
 from astra_jax.model import arithmetic
 from astra_jax.prompts import OnUnknown, fit_prompt, read_prompt
 from astra_jax.samples import default_prompt
-from astra_jax.sampling import Greedy, Strategy, Temperature, TopK, sample_key, stream
+from astra_jax.sampling import sample_key
+from astra_jax.strategies import Greedy, Strategy, Temperature, TopK
 from astra_jax.vocabulary import Vocabulary
+from astra_jax.writing import Writer
 from astra_torch import conversion
 
 SEPARATOR = "-" * 20
@@ -85,9 +87,7 @@ def main(arguments: Arguments) -> None:
     prompt, changes = _prompt(arguments, vocabulary)
     tell(changes and f"prompt: {changes}")
     with arithmetic(trained.preset.train.dtype):
-        pieces = stream(
-            trained.to_model(),
-            vocabulary,
+        pieces = Writer(trained.to_model(), vocabulary).stream(
             prompt,
             strategy,
             sample_key(arguments.seed),

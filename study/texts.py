@@ -20,17 +20,11 @@ from astra_jax.losses import IGNORE
 from astra_jax.model import GRULanguageModel, arithmetic
 from astra_jax.runs import Run
 from astra_jax.samples import default_prompt
-from astra_jax.sampling import (
-    WORD_LENGTH,
-    Greedy,
-    Strategy,
-    Temperature,
-    TopK,
-    continue_ids,
-    generate,
-)
+from astra_jax.sampling import Sampler
+from astra_jax.strategies import Greedy, Strategy, Temperature, TopK
 from astra_jax.training import Keys
 from astra_jax.vocabulary import Vocabulary
+from astra_jax.writing import WORD_LENGTH, Writer
 
 NUM_TEXTS, TEXT_LENGTH, NUM_NAMES = 64, 1000, 2000
 """How much is written by each sampler: the likelihood of α's texts is known to 0.01 nats then."""
@@ -99,14 +93,15 @@ def compare_samplers(
         key = Keys.from_seed(run.preset.train.seed).samples
         uniforms = jax.random.uniform(key, (material.length, len(material.context)), jnp.float32)
         real = material.measures(model, material.real) | {"text": material.shown(material.real)}
+        sampler, writer = Sampler(model), Writer(model, split.vocabulary)
         samplers = []
         for stateful in (True, False):
             for name, strategy in strategies(split.vocabulary).items():
                 how = strategy, stateful
-                ids = continue_ids(*nnx.split(model), material.context, uniforms, *how)
+                ids = sampler.continue_ids(material.context, uniforms, *how)
                 measures = material.measures(model, ids)
                 about = {"mode": "stateful" if stateful else "stateless", "strategy": name}
-                text = {"text": material.sample(model, ids, key, *how)}
+                text = {"text": material.sample(writer, ids, key, *how)}
                 samplers.append(about | measures | text)
         return material.about() | {"reference": real, "samplers": samplers}
 
@@ -184,7 +179,7 @@ class _Texts:
 
     def sample(
         self,
-        model: GRULanguageModel,
+        writer: Writer,
         ids: Int[np.ndarray, "N S"],
         key: jax.Array,
         strategy: Strategy,
@@ -193,9 +188,7 @@ class _Texts:
         """Returns what a reader is shown of a sampler: a text that begins as samples do."""
         del ids
         begin, length = default_prompt(self.vocabulary), SHOWN_CHARS
-        (text,) = generate(
-            model, self.vocabulary, begin, strategy, key, length=length, stateful=stateful
-        )
+        (text,) = writer.generate(begin, strategy, key, length=length, stateful=stateful)
         return text
 
 
@@ -260,9 +253,9 @@ class _Words:
         """Returns the first of them."""
         return ", ".join(self._decode(ids[:SHOWN_NAMES]))
 
-    def sample(self, model: Any, ids: Int[np.ndarray, "N S"], *how: Any) -> str:
+    def sample(self, writer: Any, ids: Int[np.ndarray, "N S"], *how: Any) -> str:
         """Returns the first of what a sampler has written."""
-        del model, how
+        del writer, how
         return self.shown(ids)
 
     def _decode(self, ids: Int[np.ndarray, "N S"]) -> list[str]:

@@ -10,10 +10,11 @@ os.environ["XLA_FLAGS"] = (
 from jaxtyping import install_import_hook
 
 # The modules of arrays; beartype as a function decorator does not know the Self of the others.
-_ARRAYS = ("gru", "initializers", "model", "losses", "optimizers", "sampling", "training")
-install_import_hook(
-    [f"astra_jax.{name}" for name in (*_ARRAYS, "datasets", "evaluation")], "beartype.beartype"
+_ARRAYS = (
+    *("gru", "initializers", "model", "losses", "optimizers", "strategies", "sampling"),
+    *("training", "datasets", "evaluation"),
 )
+install_import_hook([f"astra_jax.{name}" for name in _ARRAYS], "beartype.beartype")
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from astra_jax import sampling
+from astra_jax import sampling, strategies
 from astra_jax.gru import BACKENDS
 from astra_jax.training import Keys, Trainer
 from tests.trainings import TEXT, Begin
@@ -62,10 +62,10 @@ def test_training_stays_on_the_device(
 
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize(
-    "strategy", [sampling.Greedy(), sampling.Temperature(0.8), sampling.TopK(5)], ids=repr
+    "strategy", [strategies.Greedy(), strategies.Temperature(0.8), strategies.TopK(5)], ids=repr
 )
 def test_sampling_stays_on_the_device(
-    strategy: sampling.Strategy, platform: str, monkeypatch: pytest.MonkeyPatch
+    strategy: strategies.Strategy, platform: str, monkeypatch: pytest.MonkeyPatch
 ):
     trainer = Trainer(TEXT, 7)
     monkeypatch.setattr(jax, "default_backend", lambda: PLATFORMS[platform])

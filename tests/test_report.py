@@ -25,6 +25,7 @@ from astra_jax.report.page import write_report
 from astra_jax.report.plot import MAX_MARKS, Scale, place
 from astra_jax.runs import Run
 from astra_jax.vocabulary import published_vocabulary
+from astra_jax.writing import Writer
 from tests.trainings import TEXT, WORDS, Train
 
 ALPHA = PRESETS["shakespeare", "alpha"]
@@ -200,7 +201,7 @@ def test_report_takes_a_stranger_for_text_only(
         config = json.loads((run.folder / "config.json").read_text())
         config["environment"] = {HOSTILE + "\x1b": [HOSTILE + "\0"]}
         (run.folder / "config.json").write_text(json.dumps(config))
-        monkeypatch.setattr("astra_jax.samples.generate", lambda *_, num, **__: [HOSTILE] * num)
+        monkeypatch.setattr(Writer, "generate", lambda *_, num, **__: [HOSTILE] * num)
         written, *_ = write_report([Run.open(run.folder)], run.folder / "report.html")
         text = written.read_text()
         assert str(tmp_path) not in text

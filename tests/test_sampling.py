@@ -8,21 +8,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from astra_jax import cluster
+from astra_jax import cluster, sampling
 from astra_jax.config import ModelConfig
 from astra_jax.errors import InputError
 from astra_jax.model import GRULanguageModel
-from astra_jax.sampling import (
-    Greedy,
-    Strategy,
-    Temperature,
-    TopK,
-    cumulate,
-    draw_uniforms,
-    generate,
-    stream,
-)
+from astra_jax.sampling import draw_uniforms, sample_key
+from astra_jax.strategies import Greedy, Strategy, Temperature, TopK, cumulate
 from astra_jax.vocabulary import Vocabulary
+from astra_jax.writing import Writer
 
 TEXT = Vocabulary.of_text("abcdefgh \n")
 WORDS = Vocabulary.of_words(["abcdefgh"])
@@ -105,26 +98,39 @@ def by_hand(model: GRULanguageModel, prompt: str, length: int, stateful: bool) -
 @pytest.mark.parametrize("stateful", [True, False])
 def test_greedy_text_is_that_of_rerunning_the_context(stateful: bool):
     model = model_of(TEXT, seed=3)
-    (text,) = generate(
-        model, TEXT, "abc ", Greedy(), jax.random.key(0), length=24, stateful=stateful
+    (text,) = Writer(model, TEXT).generate(
+        "abc ", Greedy(), jax.random.key(0), length=24, stateful=stateful
     )
     assert text == by_hand(model, "abc ", 24, stateful)
 
 
 def test_carrying_the_state_matters():
-    texts = {
-        generate(model_of(TEXT), TEXT, "abc ", Temperature(), jax.random.key(0), stateful=stateful)[
-            0
-        ]
-        for stateful in (True, False)
-    }
-    assert len(texts) == 2
+    writer, how = Writer(model_of(TEXT), TEXT), ("abc ", Temperature(), jax.random.key(0))
+    assert writer.generate(*how, stateful=True) != writer.generate(*how, stateful=False)
+
+
+def test_a_writer_gets_ready_once_for_as_many_texts(monkeypatch: pytest.MonkeyPatch):
+    model, calls, begin = model_of(TEXT), [], sampling.begin
+
+    def counted(graph, params, num, mesh):
+        calls.append(num)
+        return begin(graph, params, num, mesh)
+
+    monkeypatch.setattr(sampling, "begin", counted)
+    writer, how = Writer(model, TEXT), ("ab", Temperature(), jax.random.key(0))
+    texts = writer.generate(*how)
+    model.head.kernel[...] = -model.head.kernel[...]
+    assert writer.generate(*how) == texts  # It writes with the parameters that it was given.
+    assert Writer(model, TEXT).generate(*how) != texts
+    writer.generate(*how, num=2, stateful=False)
+    writer.generate("abc", Greedy(), jax.random.key(1), num=2, length=300)
+    assert calls == [1, 1, 2]
 
 
 def test_samples_follow_the_seed_and_differ_among_themselves():
     def texts(seed: int) -> list[str]:
         key = jax.random.key(seed)
-        return generate(model_of(TEXT), TEXT, "a", Temperature(), key, num=4, length=30)
+        return Writer(model_of(TEXT), TEXT).generate("a", Temperature(), key, num=4, length=30)
 
     assert texts(0) == texts(0) != texts(1)
     assert len(set(texts(0))) == 4
@@ -134,7 +140,8 @@ def test_samples_follow_the_seed_and_differ_among_themselves():
 @pytest.mark.parametrize("stateful", [True, False])
 @pytest.mark.parametrize("chunk", [1, 7, 16, 64])
 def test_text_is_the_same_in_chunks_of_any_length(chunk: int, stateful: bool):
-    arguments = (model_of(TEXT), TEXT, "abc def gh", TopK(7), jax.random.key(1))
+    arguments = ("abc def gh", TopK(7), jax.random.key(1))
+    stream = Writer(model_of(TEXT), TEXT).stream
     write = functools.partial(stream, *arguments, num=2, length=45, stateful=stateful)
     pieces = list(write(chunk=chunk))
     assert ["".join(text) for text in zip(*pieces, strict=True)] == [
@@ -149,7 +156,7 @@ def test_devices_that_share_texts_write_what_one_writes(
 ):
     def texts() -> list[str]:
         key = jax.random.key(3)
-        return generate(model_of(TEXT), TEXT, "ab", strategy, key, num=34, length=20)
+        return Writer(model_of(TEXT), TEXT).generate("ab", strategy, key, num=34, length=20)
 
     assert cluster.Placement.of_texts(16, 34).mesh.size == 2
     assert cluster.Placement.of_texts(16, 35).mesh.size == 1
@@ -159,14 +166,20 @@ def test_devices_that_share_texts_write_what_one_writes(
 
 
 def test_text_comes_while_the_rest_is_still_to_be_written():
+    writer = Writer(model_of(TEXT), TEXT)
     # A program that wrote all of it first would not be done for a day.
-    pieces = stream(model_of(TEXT), TEXT, "ab", Temperature(), jax.random.key(0), length=10**7)
+    pieces = writer.stream("ab", Temperature(), jax.random.key(0), length=10**7)
     assert next(pieces) == ["ab"]
     (first,) = next(pieces)
     pieces.close()
-    (text,) = generate(model_of(TEXT), TEXT, "ab", Temperature(), jax.random.key(0), length=500)
+    (text,) = writer.generate("ab", Temperature(), jax.random.key(0), length=500)
     assert len(first) > 100
     assert text.startswith("ab" + first)  # A longer text begins with the shorter one.
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**31 - 1, 2**31, 2**32 - 1])
+def test_a_seed_gives_the_key_that_jax_makes_of_it(seed: int):
+    assert sample_key(seed) == jax.random.key(seed)
 
 
 @pytest.mark.parametrize("num", [1, 3])
@@ -193,24 +206,25 @@ def test_words_show_no_start_token_and_stop_when_all_have_ended():
     model = model_of(WORDS)
     assert model.head.bias is not None
     model.head.bias[...] = model.head.bias[...].at[WORDS.start_id].add(12.0)
-    arguments = (model, WORDS, "ba", Temperature(), jax.random.key(0))
+    arguments = ("ba", Temperature(), jax.random.key(0))
     assert "<PAD>" in WORDS.tokens
-    words = generate(*arguments, num=30)
+    words = Writer(model, WORDS).generate(*arguments, num=30)
     assert all(set(word) <= set("abcdefgh") for word in words)
     # Most of what such a model draws is the start token.
     assert sum(map(len, words)) < 30 * 5
     model.head.bias[...] = model.head.bias[...].at[WORDS.end_id].add(24.0)
-    pieces = list(stream(*arguments, length=10**6, chunk=16))
+    pieces = list(Writer(model, WORDS).stream(*arguments, length=10**6, chunk=16))
     assert len(pieces) < 10
 
 
 def test_words_begin_unseen_and_end_at_the_end_token():
-    words = generate(model_of(WORDS), WORDS, "", Temperature(2.0), jax.random.key(0), num=50)
+    writer = Writer(model_of(WORDS), WORDS)
+    words = writer.generate("", Temperature(2.0), jax.random.key(0), num=50)
     assert all("." not in word for word in words)
     lengths = {len(word.replace("<PAD>", "#")) for word in words}
     assert max(lengths) <= 20
     assert min(lengths) < 10
-    begun = generate(model_of(WORDS), WORDS, "ba", Temperature(2.0), jax.random.key(0), num=5)
+    begun = writer.generate("ba", Temperature(2.0), jax.random.key(0), num=5)
     assert all(word.startswith("ba") for word in begun)
 
 
@@ -228,7 +242,7 @@ def test_generate_refuses(arguments: dict, message: str):
     defaults = dict(prompt="a", strategy=Greedy(), length=3, num=1)
     given = {**defaults, **arguments}
     with pytest.raises(InputError, match=message):
-        generate(model_of(TEXT), TEXT, key=jax.random.key(0), **given)
+        Writer(model_of(TEXT), TEXT).generate(key=jax.random.key(0), **given)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from astra_jax import builtin_corpus, experiments
 from astra_jax.config import Preset
@@ -131,7 +130,7 @@ def _entropy(run: Run, model: GRULanguageModel, split: Split) -> float:
     """Returns the mean entropy of what the network predicts along texts that it draws."""
     data = texts._Texts.of(split, 64, 100)
     uniforms = np.random.default_rng(3).random((100, 64), np.float32)
-    drawn = texts.continue_ids(*nnx.split(model), data.context, uniforms, texts.Temperature(), True)
+    drawn = texts.Sampler(model).continue_ids(data.context, uniforms, texts.Temperature(), True)
     logits, _ = model(jnp.asarray(np.concatenate([data.context, drawn], axis=1)))
     scores = np.asarray(jax.nn.log_softmax(logits[:, data.context.shape[1] - 1 : -1]), np.float64)
     return float(-(np.exp(scores) * scores).sum(-1).mean())
@@ -157,7 +156,7 @@ def test_a_sampler_that_copies_the_corpus_measures_as_the_corpus(
 ) -> None:
     run, split = text
     real = texts._Texts.of(split, 5, 40).real
-    monkeypatch.setattr(texts, "continue_ids", lambda *how: real)
+    monkeypatch.setattr(texts.Sampler, "continue_ids", lambda *how: real)
     monkeypatch.setattr(texts._Texts, "sample", lambda *how: "")
     found = compare_samplers(run, make_model(run), split, **HERE)
     names = ["nats_per_char", "known_words", "known_letters", "repetition"]

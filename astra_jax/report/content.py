@@ -15,9 +15,10 @@ from astra_jax.progress import duration
 from astra_jax.published import PUBLISHED_LOSSES
 from astra_jax.runs import Run
 from astra_jax.samples import Sample, draw_samples
-from astra_jax.sampling import Greedy, Temperature
+from astra_jax.strategies import Greedy, Temperature
 from astra_jax.summary import list_parameters
 from astra_jax.training import Trainer
+from astra_jax.writing import Writer
 
 TEMPERATURES = (0.5, 0.8, 1.0, 1.2)
 TEXT_LENGTH = 400
@@ -185,15 +186,16 @@ def _samples(run: Run) -> Samples:
     try:
         state = restore_state(run)
         model = nnx.merge(Trainer(run.preset, steps_per_epoch=1).graph, state.params)
+        writer = Writer(model, run.vocabulary)
         length = TEXT_LENGTH if run.vocabulary.end_id is None else None
         drawn = {f"temperature {t:g}": Temperature(t) for t in TEMPERATURES}
         greedy = {"greedy": Greedy()}
         return Samples(
             step=int(state.step),
             samples=(
-                *draw_samples(run, model, drawn, stateful=True, length=length),
-                *draw_samples(run, model, greedy, stateful=True),
-                *draw_samples(run, model, greedy, stateful=False),
+                *draw_samples(run, writer, drawn, stateful=True, length=length),
+                *draw_samples(run, writer, greedy, stateful=True),
+                *draw_samples(run, writer, greedy, stateful=False),
             ),
         )
     except InputError:

@@ -3,15 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import jax.numpy as jnp
 import numpy as np
 import torch
-from flax import nnx
 
 from astra_jax.errors import InputError
 from astra_jax.model import arithmetic
-from astra_jax.sampling import Greedy, Strategy, Temperature, TopK
-from astra_jax.sampling import continue_ids as jax_continue
+from astra_jax.sampling import Sampler
+from astra_jax.strategies import Greedy, Strategy, Temperature, TopK
 from astra_torch import tolerances
 from astra_torch.models import GRULanguageModel as TorchModel
 from astra_torch.models import build_model
@@ -201,9 +199,9 @@ class _Writers:
         layout = find_layout(model, self.case.preset.data.dataset)
         with arithmetic(self.dtype):
             arrays = {n: array.astype(self.dtype) for n, array in self.case.arrays.items()}
-            graph, params = nnx.split(to_model(arrays, model, layout, self.dtype))
-            prompt, uniforms = jnp.asarray(self.prompts), jnp.asarray(self.uniforms, self.dtype)
-            return np.asarray(jax_continue(graph, params, prompt, uniforms, strategy, stateful))
+            sampler = Sampler(to_model(arrays, model, layout, self.dtype))
+            uniforms = self.uniforms.astype(self.dtype)
+            return sampler.continue_ids(self.prompts, uniforms, strategy, stateful)
 
     def _torch(self, strategy: Strategy, stateful: bool) -> Ids:
         uniforms = torch.from_numpy(self.uniforms.astype(self.dtype))
