@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 SETTLE_SECONDS = 0.02
-"""A pause before each turn: the threads of the contender before are idle by then, not waiting in
-a loop for more work, as OpenMP's do for some milliseconds."""
+"""By then threads are idle that wait in a loop for more work, as OpenMP's do for milliseconds."""
 
 
 class Contender(Protocol):
@@ -61,6 +60,12 @@ def clocked(call: Callable[[], object]) -> float:
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
+
+
+def clocked_apart(call: Callable[[], object]) -> float:
+    """Returns the seconds that a call takes when the threads of what ran before are idle."""
+    time.sleep(SETTLE_SECONDS)
+    return clocked(call)
 
 
 def run_rounds(
