@@ -184,21 +184,22 @@ class Sampler:
         Yields:
             New ids, S in all.
         """
-        read = np.asarray(prompt if stateful else prompt[:, -1:], np.int32).T
-        drawn = np.asarray(uniforms)
-        given = np.concatenate([read, np.full(drawn.shape, DRAWN, np.int32)])
-        drawn = np.concatenate([np.zeros(read.shape, drawn.dtype), drawn])
-        params, stepper, cursor, mesh = self._ready(len(prompt))
+        read = np.asarray(prompt if stateful else prompt[:, -1:]).T
+        (begun, num), length = read.shape, len(read) + len(uniforms)
+        rows = -(-length // chunk) * chunk  # Of the last chunk all that follows is not written.
+        given, drawn = np.full((rows, num), DRAWN, np.int32), np.zeros((rows, num), uniforms.dtype)
+        given[:begun], drawn[begun:length] = read, uniforms
+        params, stepper, cursor, mesh = self._ready(num)
         write = self._program(strategy, stateful, mesh, jax.default_backend())
         ahead = None
         try:
-            for first in range(0, len(given), chunk):
-                parts = [_fill_up(array[first : first + chunk], chunk) for array in (given, drawn)]
-                count = np.int32(min(chunk, len(given) - first))
-                cursor, ids = write(params, stepper, cursor, *parts, count)
+            for first in range(0, rows, chunk):
+                part = slice(first, first + chunk)
+                count = np.int32(min(chunk, length - first))
+                cursor, ids = write(params, stepper, cursor, given[part], drawn[part], count)
                 if ahead is not None:
                     yield ahead.read()
-                ahead = _Ahead(ids, max(len(read) - first, 0), int(count))
+                ahead = _Ahead(ids, max(begun - first, 0), int(count))
             if ahead is not None:
                 yield ahead.read()
         finally:
@@ -240,10 +241,6 @@ class _Ahead(NamedTuple):
 
     def read(self) -> Int[np.ndarray, "N C"]:
         return np.asarray(self.ids)[self.begin : self.end].T
-
-
-def _fill_up(rows: np.ndarray, length: int) -> np.ndarray:
-    return np.concatenate([rows, np.zeros((length - len(rows), *rows.shape[1:]), rows.dtype)])
 
 
 def sample_key(seed: int) -> Key[Array, ""]:
