@@ -41,19 +41,19 @@ class Saved(NamedTuple, Generic[State]):
 class Checkpoints:
     """The checkpoints in one folder, by step. Use as a context manager."""
 
-    def __init__(self, folder: Path, keep: int = KEEP_LATEST):
-        """Opens the folder, if there is one, and removes what a kill left half-written.
-
-        The first checkpoint makes it.
+    def __init__(self, folder: Path, keep: int = KEEP_LATEST, *, read_only: bool = False):
+        """Opens the folder, if there is one. The first checkpoint makes it.
 
         Args:
             folder: of these checkpoints and nothing else.
             keep: how many of the newest are kept.
+            read_only: whether another process may be writing here. Only who writes removes what
+                a kill left half-written: it could be what another is writing now.
 
         Raises:
             InputError: the list of what is there is damaged.
         """
-        self.folder, self.keep = folder, keep
+        self.folder, self.keep, self._read_only = folder, keep, read_only
         self._pending: Any = None
         # Orbax is slow to import, and a new run has no use for it before its first checkpoint.
         self._opened = self._open() if folder.exists() else None
@@ -72,7 +72,7 @@ class Checkpoints:
                 # Orbax's own choice is to save whenever it can and to keep everything.
                 save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # pyright: ignore[reportArgumentType]
                 preservation_policy=ocp.training.preservation_policies.LatestN(self.keep),  # pyright: ignore[reportArgumentType]
-                cleanup_tmp_directories=True,
+                cleanup_tmp_directories=not self._read_only,
             )
         except (ValueError, TypeError, LookupError) as error:
             raise InputError(

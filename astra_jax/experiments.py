@@ -253,7 +253,8 @@ def restore_training(run: Run, *, best: bool = False) -> Training:
     folder = require_checkpoint(run, best=best)
     # The update rule's state has the same structure whatever the length of an epoch.
     trainer = Trainer(run.preset, steps_per_epoch=1)
-    with arithmetic(run.preset.train.dtype), Checkpoints(folder) as checkpoints:
+    reading = Checkpoints(folder, read_only=True)
+    with arithmetic(run.preset.train.dtype), reading as checkpoints:
         training = read(run, checkpoints, jax.eval_shape(trainer.init, jax.random.key(0)))
         return training._replace(state=cluster.to_device(training.state))
 

@@ -34,9 +34,8 @@ def to_trainer(arrays: Arrays, optimizer: OptimizerState, preset: Preset) -> Ref
         InputError: the learning rate falls by the epoch, and the length of one is not known; or
             neither study trains so.
     """
-    config = preset.train
-    require_studies_rule(config)
-    if config.schedule == "cosine" and optimizer.steps_per_epoch is None:
+    require_studies_rule(preset)
+    if preset.train.schedule == "cosine" and optimizer.steps_per_epoch is None:
         raise InputError(
             "the position in the cosine schedule is not known, since nothing says how many steps "
             "an epoch has: resume the run for an epoch first, or pass --weights-only"
@@ -44,7 +43,7 @@ def to_trainer(arrays: Arrays, optimizer: OptimizerState, preset: Preset) -> Ref
     state = {name: torch.tensor(array) for name, array in arrays.items()}
     model = build_model(preset.model, preset.data.dataset).to(next(iter(state.values())).dtype)
     model.load_state_dict(state, strict=True)
-    trainer = ReferenceTrainer(model, config, optimizer.steps_per_epoch or 1)
+    trainer = ReferenceTrainer(model, preset, optimizer.steps_per_epoch or 1)
     if trainer.schedule is not None:
         # Without gradients nothing moves, but torch warns of a schedule that steps first.
         trainer.optimizer.step()
@@ -97,7 +96,7 @@ def from_file(
         InputError: something is missing, not expected, damaged, or of another recipe. The
             message names what.
     """
-    require_studies_rule(preset.train)
+    require_studies_rule(preset)
 
     def require(faults: list[str]) -> None:
         if faults:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from astra_jax.config import TrainConfig
+from astra_jax.config import Preset
 from astra_jax.errors import InputError
 from astra_torch.data import IGNORE
 from astra_torch.models import GRULanguageModel
@@ -18,6 +18,7 @@ STUDIES: dict[str, tuple[Any, ...]] = {
     "warmup_steps": (0,),
     "decay": ("all",),
     "dropout_on": ("states",),
+    "carry_state": (False,),
 }
 """Fields of a recipe whose other values neither study has, and those that they have."""
 
@@ -41,13 +42,14 @@ class StepResult(NamedTuple):
 class ReferenceTrainer:
     """A model and its update rule, stepped as the notebooks step theirs."""
 
-    def __init__(self, model: GRULanguageModel, config: TrainConfig, steps_per_epoch: int):
+    def __init__(self, model: GRULanguageModel, preset: Preset, steps_per_epoch: int):
         """Makes the optimiser and, where the recipe has one, the schedule.
 
         Raises:
             InputError: see `require_studies_rule`.
         """
-        require_studies_rule(config)
+        require_studies_rule(preset)
+        config = preset.train
         rules = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
         self.model = model
         self.optimizer: torch.optim.Optimizer = rules[config.optimizer](
@@ -106,15 +108,15 @@ class ReferenceTrainer:
         self.steps_done = state["step"]
 
 
-def require_studies_rule(config: TrainConfig) -> None:
+def require_studies_rule(preset: Preset) -> None:
     """Refuses what `ReferenceTrainer` does not do, since neither study does it.
 
     Raises:
-        InputError: the recipe has a schedule or a decay of that kind.
+        InputError: the recipe has another value of a field than `STUDIES` knows.
     """
     found = [
         f"{name} {value}"
-        for name, value in config.to_dict().items()
+        for name, value in (preset.data.to_dict() | preset.train.to_dict()).items()
         if name in STUDIES and value not in STUDIES[name]
     ]
     if found:

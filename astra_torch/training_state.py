@@ -78,8 +78,10 @@ def to_jax(
             nu=_like(params, optimizer.exp_avg_sq, layout),
             count=step,
         )
+        # Carried states stay zero: a training goes on at an epoch's end, where they begin anew.
+        state = state._replace(step=step, params=params, opt_state=opt_state)
         # A training step that is given its state for good cannot take one buffer twice.
-        return jax.tree.map(jnp.copy, TrainState(step, params, opt_state))
+        return jax.tree.map(jnp.copy, state)
 
 
 def _like(params: nnx.State, arrays: Arrays, layout: Layout) -> nnx.State:

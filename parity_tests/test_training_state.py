@@ -323,6 +323,21 @@ def test_a_run_goes_through_a_pth_and_ends_as_the_uninterrupted_one(
     )
 
 
+def test_a_run_of_carried_states_goes_through_a_folder_and_through_no_pth(
+    corpora: dict[str, str], tmp_path: Path
+):
+    preset = override(RUNS["text"], carry_state=True)
+    whole = train(preset, corpora["text"], tmp_path / "whole")
+    half = train(preset, corpora["text"], tmp_path / "half", stop=2)
+    script("convert", source=half.folder, destination=tmp_path / "back")
+    back = Run.open(tmp_path / "back")
+    fit(*experiments.resume(back.folder, corpora["text"]), Stop())
+    assert lines(back) == lines(whole)[2:]
+    model = conversion.read(half.folder)
+    with pytest.raises(InputError, match="knows no carry_state True"):
+        conversion.write(model, tmp_path / "half.pth")
+
+
 def test_a_run_that_is_imported_at_its_end_has_nothing_left_to_do(
     corpora: dict[str, str],
     wholes: dict[str, Run],
@@ -413,9 +428,8 @@ def test_names_in_an_optimizers_state_are_optional_and_obeyed(tmp_path: Path):
 
 def test_an_optimizer_before_its_first_step_is_none(tmp_path: Path):
     checkpoint = save(example(), tmp_path / "x.pth")
-    fresh = ReferenceTrainer(
-        build_model(example().preset.model, "shakespeare"), example().preset.train, 2
-    )
+    preset = example().preset
+    fresh = ReferenceTrainer(build_model(preset.model, "shakespeare"), preset, 2)
     torch.save(checkpoint | fresh.state_dict() | {"epoch": 0}, tmp_path / "fresh.pth")
     assert conversion.read(tmp_path / "fresh.pth").optimizer is None
 

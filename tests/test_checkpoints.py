@@ -56,6 +56,20 @@ def test_a_run_from_before_states_were_carried_is_still_read(begin: Begin):
         np.testing.assert_array_equal(one, other)
 
 
+def test_only_who_writes_removes_what_is_half_written(tmp_path: Path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state_of(1), {})
+    half = tmp_path / "2.orbax-checkpoint-tmp"
+    half.mkdir()
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.latest_step == 1
+        checkpoints.restore(jax.eval_shape(lambda: state_of(0)))
+    assert half.exists()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step == 1
+    assert not half.exists()
+
+
 @pytest.mark.parametrize("change", [dict(hidden_dim=6), dict(num_layers=2), dict(optimizer="adam")])
 def test_a_checkpoint_of_another_shape_is_refused(change: dict, tmp_path: Path):
     other = Trainer(override(TRAINER.preset, **change), 1)

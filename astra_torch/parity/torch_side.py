@@ -22,7 +22,7 @@ class TorchSide:
         # Masks are given; without them nothing is to be dropped.
         self.model.eval()
         self.clip = case.preset.train.clip
-        self.trainer = ReferenceTrainer(self.model, case.preset.train, case.steps_per_epoch)
+        self.trainer = ReferenceTrainer(self.model, case.preset, case.steps_per_epoch)
 
     @torch.no_grad()
     def logits(self, inputs: StepInputs) -> Results:
