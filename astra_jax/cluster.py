@@ -1,7 +1,8 @@
 """Several devices and several processes: what lies where, who writes, what all must agree on."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -74,10 +75,24 @@ def is_primary() -> bool:
     return jax.process_index() == 0
 
 
-def wait_for_all(place: str) -> None:
-    """Waits until every process has come to this place."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(place)
+@contextlib.contextmanager
+def all_or_none() -> Iterator[None]:
+    """Waits, at the block's end, for every process; if one fails inside, all do.
+
+    The others would wait for it until JAX gives up on it.
+
+    Raises:
+        InputError: another process has failed, and says why itself.
+    """
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        alone = jax.process_count() == 1
+        others = not alone and multihost_utils.process_allgather(np.array(failed)).any()
+    if others:
+        raise InputError("another process cannot go on, and has said why")
 
 
 def agree(count: int, signal_number: int | None) -> tuple[int, int | None]:

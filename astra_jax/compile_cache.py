@@ -30,8 +30,9 @@ def enable() -> str:
     Returns:
         Why there is no cache, in one line; empty if there is one.
     """
-    folder = (cache_folder() / "jax" / _processor()).resolve()
+    folder = None
     try:
+        folder = (cache_folder() / "jax" / _processor()).resolve()
         for path in (*reversed(folder.parents), folder):
             if not path.exists():
                 path.mkdir(mode=0o700, exist_ok=True)

@@ -231,11 +231,8 @@ class TrainConfig(Record):
             self._require_size("steps_per_epoch")
             steps = f"at most {MAX_STEPS:,} in all epochs"
             self._require("steps_per_epoch", self.epochs * self.steps_per_epoch <= MAX_STEPS, steps)
-        if self.warmup_steps >= self.epochs * (self.steps_per_epoch or MAX_STEPS):
-            raise InputError(
-                f"warmup_steps must be fewer than the training's, got {self.warmup_steps:,}: give "
-                "a smaller --warmup-steps, or train longer"
-            )
+        if self.steps_per_epoch is not None:
+            require_short_warmup(self, self.steps_per_epoch)
         if self.clip is not None:
             self._require("clip", self.clip > 0, "positive (0 on the command line turns it off)")
         if self.optimizer == "adam" and self.weight_decay:
@@ -243,6 +240,16 @@ class TrainConfig(Record):
                 f"optimizer adam takes no weight decay, got {self.weight_decay}: "
                 "use --optimizer adamw or --weight-decay 0"
             )
+
+
+def require_short_warmup(config: TrainConfig, steps_per_epoch: int) -> None:
+    """Refuses a recipe that never reaches its learning rate; raises `InputError`."""
+    steps = config.epochs * steps_per_epoch
+    if config.warmup_steps >= steps:
+        raise InputError(
+            f"warmup_steps must be fewer than the training's {steps:,}, got "
+            f"{config.warmup_steps:,}: give a smaller --warmup-steps, or train longer"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

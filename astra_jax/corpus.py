@@ -1,5 +1,6 @@
 """Where text comes from: a named file, a data folder, the cache, a download, or the project."""
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -138,15 +139,24 @@ def load_corpus(dataset: DatasetName, source: str | None = None, level: Level = 
 
 
 def cache_folder() -> Path:
-    """Returns the user's own cache folder, after the XDG base directory specification."""
+    """Returns the user's own cache folder, after the XDG base directory specification.
+
+    Raises:
+        FileNotFoundError: the user has no home folder, and none was named.
+    """
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "astra"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "astra"
+    except RuntimeError as error:
+        raise FileNotFoundError(2, "no home folder is known, set HOME", "~/.cache") from error
 
 
 def _folders() -> list[tuple[Path, Origin]]:
-    folders: list[tuple[Path, Origin]] = [(cache_folder(), "cache")]
+    folders: list[tuple[Path, Origin]] = []
     if data_dir := os.environ.get(DATA_DIR_VARIABLE):
-        folders.insert(0, (Path(data_dir), "data folder"))
+        folders.append((Path(data_dir), "data folder"))
+    with contextlib.suppress(FileNotFoundError):
+        folders.append((cache_folder(), "cache"))
     return folders
 
 
@@ -221,8 +231,8 @@ def _download(published: Published, level: Level) -> Corpus | None:
         return None
     advice = "the address has changed its text: give another by --corpus FILE"
     _verify(data, published, published.url, advice)
-    path = cache_folder() / published.file_name
     try:
+        path = cache_folder() / published.file_name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, data)
     except OSError:

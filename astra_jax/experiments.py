@@ -24,6 +24,7 @@ from astra_jax.runs import Run
 from astra_jax.saving import SavePolicy, Saver, Training, read
 from astra_jax.sizing import require_memory
 from astra_jax.training import Keys, Trainer, TrainState
+from astra_jax.vocabulary import Vocabulary
 
 BUILTIN_WARNING = (
     "warning: the text is the project's built-in one, not a published corpus, so no loss here can "
@@ -52,8 +53,10 @@ def begin(
     if folder is None and jax.process_count() > 1:
         raise InputError("several processes must know one folder: give --out to each")
     preset, corpus, split = prepare(preset, corpus_source, remat=remat)
-    run = Run.create(folder, preset, split.vocabulary, corpus) if cluster.is_primary() else None
-    cluster.wait_for_all("the run folder is made")
+    run = None
+    with cluster.all_or_none():
+        if cluster.is_primary():
+            run = Run.create(folder, preset, split.vocabulary, corpus)
     if run is None:
         assert folder is not None
         run = Run.open(folder)
@@ -131,10 +134,17 @@ def _prepare(
     return presets, corpus.record, splits
 
 
-def fit_vocabulary(preset: Preset, corpus_source: str) -> Preset:
-    """Returns the preset with the vocabulary size of a corpus; raises as `load_corpus` does."""
-    dataset = preset.data.dataset
-    corpus = load_corpus(dataset, corpus_source, preset.data.level)
+def fit_vocabulary(preset: Preset, corpus_source: str | None) -> Preset:
+    """Returns the preset with the vocabulary size of a corpus; raises as `load_corpus` does.
+
+    No text needs to be read to know the characters of the studies', or all bytes.
+    """
+    dataset, level = preset.data.dataset, preset.data.level
+    if corpus_source is None and level == "byte":
+        return override(preset, vocab_size=len(Vocabulary.of_bytes()))
+    if corpus_source is None:
+        return preset
+    corpus = load_corpus(dataset, corpus_source, level)
     vocabulary = corpus_vocabulary(corpus.content, dataset)
     return override(preset, vocab_size=len(vocabulary))
 

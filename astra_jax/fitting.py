@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from astra_jax import cluster
-from astra_jax.config import Preset
+from astra_jax.config import Preset, require_short_warmup
 from astra_jax.datasets import Dataset, Split
 from astra_jax.diagnosis import find_operation, first_offender
 from astra_jax.engines import Engine, OneRun
@@ -37,7 +37,8 @@ def steps_in_epoch(preset: Preset, data: Dataset) -> int:
     """Returns the optimiser steps of an epoch.
 
     Raises:
-        InputError: the recipe asks for more steps than the data has batches.
+        InputError: the recipe asks for more steps than the data has batches, or its warm-up is
+            as long as the training.
     """
     wanted, available = preset.train.steps_per_epoch, data.max_steps
     if wanted is None and available is None:
@@ -49,6 +50,7 @@ def steps_in_epoch(preset: Preset, data: Dataset) -> int:
         )
     steps = available if wanted is None else wanted
     assert steps is not None
+    require_short_warmup(preset.train, steps)
     return steps
 
 
@@ -78,8 +80,8 @@ class FitOptions:
     remat: bool = False
     deadline: float | None = None
 
-    def trainer(self, preset: Preset, steps_per_epoch: int) -> tuple[Trainer, cluster.Placement]:
-        """Returns a training's programs, and the devices that they are for.
+    def placement(self, preset: Preset, num_runs: int) -> cluster.Placement:
+        """Returns the devices of one run, or of several; to call it early refuses early.
 
         Raises:
             InputError: there are no such devices or backend, or the batch cannot be shared.
@@ -87,7 +89,17 @@ class FitOptions:
         if self.backend is not None and self.backend not in BACKENDS:
             known = ", ".join(BACKENDS)
             raise InputError(f"unknown --backend {self.backend!r}: choose one of {known}")
-        place = cluster.Placement.of(self.devices, preset)
+        if num_runs == 1:
+            return cluster.Placement.of(self.devices, preset)
+        return cluster.Placement.of_runs(self.devices, num_runs)
+
+    def trainer(self, preset: Preset, steps_per_epoch: int) -> tuple[Trainer, cluster.Placement]:
+        """Returns a training's programs, and the devices that they are for.
+
+        Raises:
+            InputError: as `placement` does.
+        """
+        place = self.placement(preset, 1)
         # No program depends on the seed, so runs of several seeds share what is compiled.
         preset = override(preset, seed=0)
         mesh = place.mesh_of_several
@@ -109,11 +121,11 @@ class FitOptions:
             keys: of each run's dropout.
 
         Raises:
-            InputError: as `trainer` does.
+            InputError: as `placement` does.
         """
         if len(splits) == 1:
             return OneRun(*self.trainer(preset, steps_per_epoch), splits[0], keys[0])
-        place = cluster.Placement.of_runs(self.devices, len(splits))
+        place = self.placement(preset, len(splits))
         alone = replace(self, devices=1).trainer(preset, steps_per_epoch)[0]
         return Replicas(alone, place, splits, keys)
 
@@ -158,8 +170,8 @@ def fit_together(
     options = options or FitOptions()
     preset = runs[0].preset
     with contextlib.ExitStack() as stack:
-        if cluster.is_primary():
-            for run in runs:
+        with cluster.all_or_none():
+            for run in runs if cluster.is_primary() else ():
                 stack.enter_context(locked(run.folder))
         stack.enter_context(arithmetic(preset.train.dtype))
         savers = [stack.enter_context(Saver(run, options.saving)) for run in runs]

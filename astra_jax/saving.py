@@ -133,13 +133,19 @@ def read(run: Run, checkpoints: Checkpoints, like: TrainState) -> Training:
             trained with.
     """
     fields, record = checkpoints.restore(_fields(like))
-    differences = run.differences(record)
+    try:
+        differences, history = run.differences(record), History.from_dict(record["history"])
+    except (KeyError, TypeError) as error:  # A stranger's: a sha256 is made by whoever writes.
+        raise InputError(
+            f"checkpoint {checkpoints.latest_step} in {checkpoints.folder} has a record that is "
+            f"not a run's ({type(error).__name__}: {error})"
+        ) from error
     if differences:
         raise InputError(
             f"{run.folder} is not as it was when checkpoint {checkpoints.latest_step} was written: "
             f"{'; '.join(differences)}; put it back, or begin another run"
         )
-    return Training(TrainState(**fields), History.from_dict(record["history"]))
+    return Training(TrainState(**fields), history)
 
 
 def _fields(state: TrainState) -> dict[str, Any]:

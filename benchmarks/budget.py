@@ -19,12 +19,12 @@ import numpy as np
 
 from astra_jax import cluster
 from astra_jax.atomic import write_text
-from astra_jax.environment import describe_environment
 from astra_jax.experiments import prepare
 from astra_jax.fitting import FitOptions
 from astra_jax.presets import find_preset, override
 from astra_jax.training import Keys
 from benchmarks.page import fill_in
+from benchmarks.records import describe_machine
 from benchmarks.tables import Table
 
 RECURRENCE = "recurrence"
@@ -186,7 +186,7 @@ def main(folder: Path) -> None:
     """Profiles the models, writes the record, and the table into the folder's page."""
     cluster.split_cpu()
     budgets = [profile(model, dataset, dtype, FitOptions()) for dataset, model, dtype in MODELS]
-    record = dict(environment=describe_environment(), budgets=budgets)
+    record = dict(environment=describe_machine(), budgets=budgets)
     (folder / RECORD).parent.mkdir(exist_ok=True)
     write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
     fill_in(folder / PAGE, table(budgets).markdown())

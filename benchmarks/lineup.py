@@ -1,9 +1,11 @@
 """Who has come to the start: contenders that are made, held to ours and warmed up."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from astra_jax.errors import InputError
 from astra_jax.pace import SECONDS_PER_CALL
 from benchmarks.agreement import Agreement, DisagreementError
 from benchmarks.peers import PEERS
@@ -34,6 +36,15 @@ class Rules:
     seconds: float = SECONDS_PER_CALL
     limit: float = LIMIT_SECONDS
     tell: Tell = print
+
+    def __post_init__(self) -> None:
+        """Refuses what nothing could be timed by; raises `InputError`."""
+        if self.repeats < 1:
+            raise InputError(f"--repeats must be at least 1, got {self.repeats}")
+        for name in ("seconds", "limit"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise InputError(f"--{name} must be above 0 and finite, got {value:g}")
 
 
 Entry = tuple[Contender, Agreement | None]

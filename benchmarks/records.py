@@ -79,7 +79,7 @@ def kept(path: Path, wanted: Collection[str], setting: Setting) -> list[dict[str
     document = _parse(path)
     if document is None:
         raise InputError(f"{path} is no record of benchmarks: give another file to --json")
-    was, now = document["environment"], _environment()
+    was, now = document["environment"], describe_machine()
     other = [name for name in was | now if was.get(name) != now.get(name)]
     for record in document["records"]:
         other += [name for name, value in _of(setting).items() if record[name] != value]
@@ -95,11 +95,12 @@ def write(path: Path, records: list[dict[str, Any]]) -> None:
     """Writes records, with versions and machine."""
     order = list(MEASUREMENTS)
     records = sorted(records, key=lambda record: order.index(record["what"]))
-    document = {"environment": _environment(), "records": records}
+    document = {"environment": describe_machine(), "records": records}
     write_text(path, json.dumps(document, indent=1) + "\n")
 
 
-def _environment() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
+    """Returns versions and machine of a measurement, with the vectors that its processor has."""
     return describe_environment(_PACKAGES) | {"vector_instructions": vector_instructions()}
 
 

@@ -63,7 +63,7 @@ class Arguments:
     devices: Annotated[int | Literal["all"] | None, default("what is fastest")] = None
     """Devices that share each batch; the cores of a CPU count as devices."""
     backend: Annotated[str | None, default("what is fastest")] = None
-    """How the recurrence is computed: scan, the plain one, or fused."""
+    """How the recurrence is computed: scan, fused, wavefront or pallas."""
     remat: bool = False
     """Spend a third more time to train long sequences in little memory."""
     coordinator: Annotated[str | None, default("one process")] = None
@@ -182,13 +182,15 @@ def main(arguments: Arguments) -> None:
         preset = find_preset(arguments.model or "alpha", arguments.dataset, recipe)
         preset = override(preset, **arguments.overrides())
         if arguments.summary:
-            _print_summary(preset, arguments.corpus)
+            preset = experiments.fit_vocabulary(preset, arguments.corpus)
+            Console(highlight=False).print(summarize(preset))
             return
         if arguments.dry_run:
             _rehearse(preset, arguments, options)
             return
+        options.placement(preset, max(1, arguments.seeds or 1))
         training, splits = _begin(preset, arguments)
-        tell(_advice(preset, splits[0]))
+        tell(_advice(_runs_of(training)[0].preset, splits[0]))
     _train(training, splits, options, quiet, arguments.tensorboard)
 
 
@@ -200,6 +202,10 @@ def _begin(preset: Preset, arguments: Arguments) -> tuple[Run | Group, list[Spli
     return run, [split]
 
 
+def _runs_of(training: Run | Group) -> Sequence[Run]:
+    return training.runs if isinstance(training, Group) else (training,)
+
+
 def _rehearse(preset: Preset, arguments: Arguments, options: FitOptions) -> None:
     what, remat = (preset, arguments.corpus), options.remat
     if arguments.seeds is not None:
@@ -209,12 +215,6 @@ def _rehearse(preset: Preset, arguments: Arguments, options: FitOptions) -> None
         prepared = [alone], corpus, [split]
     print(rehearse(*prepared, options))
     cli.teller(arguments.quiet)(_advice(prepared[0][0], prepared[2][0]))
-
-
-def _print_summary(preset: Preset, corpus: str | None) -> None:
-    if corpus:
-        preset = experiments.fit_vocabulary(preset, corpus)
-    Console(highlight=False).print(summarize(preset))
 
 
 def _advice(preset: Preset, split: Split) -> str:
@@ -243,7 +243,7 @@ def _train(
         print(f"{training.describe()}, into {training.folder}")
     warning = experiments.BUILTIN_WARNING if training.uses_builtin_text else ""
     tell(warning)
-    runs = training.runs if isinstance(training, Group) else (training,)
+    runs = _runs_of(training)
     try:
         with _progress(runs, quiet, tensorboard) as progress:
             if isinstance(training, Group):

@@ -56,6 +56,18 @@ def test_a_run_from_before_states_were_carried_is_still_read(begin: Begin):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize(
+    "change", [{"preset": {}}, {"corpus_sha256": 5}, {"history": 3}, {"history": {"epochs": [0]}}]
+)
+def test_a_record_that_is_no_runs_is_refused(change: dict[str, Any], begin: Begin):
+    run, _ = begin(TEXT)
+    record = run.identity() | {"history": History().to_dict()} | change
+    with Checkpoints(run.checkpoints) as checkpoints:
+        checkpoints.save(0, Trainer(run.preset, 7).init(jax.random.key(0))._asdict(), record)
+    with pytest.raises(InputError):
+        experiments.restore_state(run)
+
+
 def test_only_who_writes_removes_what_is_half_written(tmp_path: Path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, state_of(1), {})

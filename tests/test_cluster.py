@@ -107,12 +107,10 @@ def test_eight_devices_train_as_one_does(train: Train, tmp_path: Path):
     assert_near(eight.metrics(), one.metrics())
 
 
-def test_two_processes_train_as_one_stop_together_and_go_on_alone(train: Train, tmp_path: Path):
-    one = train(override(PRESET, epochs=3), "one")
+def two_processes(run: Run, out: Path) -> list[subprocess.Popen[str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    out = tmp_path / "two"
     processes = []
     for number in ("0", "1"):
         flags = ["--coordinator", address, "--num-processes", "2", "--process-id", number]
@@ -120,9 +118,15 @@ def test_two_processes_train_as_one_stop_together_and_go_on_alone(train: Train, 
         environment = os.environ | {"XLA_FLAGS": ""}
         processes.append(
             subprocess.Popen(
-                command(one, out, *flags), env=environment, stderr=subprocess.PIPE, text=True
+                command(run, out, *flags), env=environment, stderr=subprocess.PIPE, text=True
             )
         )
+    return processes
+
+
+def test_two_processes_train_as_one_stop_together_and_go_on_alone(train: Train, tmp_path: Path):
+    one, out = train(override(PRESET, epochs=3), "one"), tmp_path / "two"
+    processes = two_processes(one, out)
     deadline = time.monotonic() + 120
     while not list(out.glob("checkpoints/[0-9]")) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -132,6 +136,16 @@ def test_two_processes_train_as_one_stop_together_and_go_on_alone(train: Train, 
     assert codes in ([143, 143], [0, 0]), errors  # It may have been too late.
     fitting.fit(*experiments.resume(out), Silent())
     assert_near(Run.open(out).metrics(), one.metrics())
+
+
+def test_what_one_process_is_refused_ends_both(train: Train):
+    one = train(PRESET, "one")
+    processes = two_processes(one, one.folder)
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], errors
+    said = [error.strip().splitlines()[-1] for error in errors]
+    assert "already holds a run" in said[0]
+    assert said[1] == "error: another process cannot go on, and has said why"
 
 
 def test_what_is_brought_to_the_device_is_not_what_was_given():

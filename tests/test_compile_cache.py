@@ -91,6 +91,13 @@ def test_cache_that_cannot_be_made_is_told_in_one_line(
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     assert _ENABLE().startswith("note: compiling anew, since /proc/nowhere")
 
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", home)
+    assert "~/.cache cannot keep compiled programs (no home folder is known" in _ENABLE()
+
 
 def test_what_was_read_or_written_last_stays_within_the_bound(tmp_path: Path) -> None:
     for name, read, written in (("old", 4, 4), ("read", 9, 2), ("older", 0, 0), ("new", 3, 8)):

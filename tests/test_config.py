@@ -136,7 +136,7 @@ def test_words_are_whole_so_no_state_is_carried_between_them() -> None:
 def test_a_warmup_must_end_before_the_training_does() -> None:
     alpha = PRESETS["shakespeare", "alpha"]
     assert override(alpha, warmup_steps=1999).train.warmup_steps == 1999
-    with pytest.raises(InputError, match=r"fewer than the training's, got 2,000"):
+    with pytest.raises(InputError, match=r"fewer than the training's 2,000, got 2,000"):
         override(alpha, warmup_steps=2000)
 
 

@@ -253,6 +253,17 @@ def test_cache_folder_is_the_users_own(tmp_path: Path, monkeypatch: pytest.Monke
     assert cache_folder() == tmp_path / ".cache" / "astra"
 
 
+def test_a_user_without_a_home_trains_all_the_same(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", home)
+    assert load_corpus("shakespeare").record.origin == "download"
+
+
 def test_file_that_is_not_utf_8_is_an_error_that_says_where(tmp_path: Path) -> None:
     path = tmp_path / "latin.txt"
     path.write_bytes("Ödön".encode("latin-1"))

@@ -241,6 +241,7 @@ def test_train_that_ends_early_has_an_exit_code_of_its_own(
         (["--model", "alpha"], "Astra-α on shakespeare", "86,913", "0.35 MB", 7),
         (["--model", "large"], "names-γ on names", "4,155,420", "16.62 MB", 17),
         (["--hidden-dim", "8"], "Astra-custom", "6,513", "0.03 MB", 7),
+        (["--level", "byte"], "Astra-α on shakespeare", "123,776", "0.50 MB", 7),
         pytest.param(
             ["--dtype", "float64"],
             "Astra-α on shakespeare",
@@ -682,6 +683,13 @@ REFUSALS: list[tuple[str, str, str]] = [
     ("train.py", "--corpus builtin --out RUN", "RUN already holds a run: .* --resume"),
     ("train.py", "--corpus builtin --out full", "full is not empty: choose another folder"),
     ("train.py", "--corpus builtin --out short.txt", "short.txt is a file; --out needs a folder"),
+    ("train.py", "--corpus builtin --out x --backend fast", "unknown --backend 'fast': choose"),
+    ("train.py", "--corpus builtin --out x --devices 99", "--devices 99 is not possible"),
+    (
+        "train.py",
+        "--dataset names --corpus words.txt --epochs 3 --warmup-steps 3",
+        "warmup_steps must be fewer than the training's 3, got 3: give a smaller",
+    ),
     ("train.py", "--hidden-dim 0", "hidden_dim must be positive, got 0"),
     (
         "train.py",
@@ -737,6 +745,8 @@ REFUSALS: list[tuple[str, str, str]] = [
     ("convert.py", "RUN model.onnx.txt", "model.onnx.txt must end in .pth or .safetensors"),
     ("convert.py", "RUN missing/a.pth", "cannot write missing/a.pth: No such file or directory"),
     ("convert.py", "RUN --notebook-dir short.txt", "cannot write into short.txt: File exists"),
+    ("benchmark.py", "--repeats 0", "--repeats must be at least 1, got 0"),
+    ("benchmark.py", "--seconds nan", "--seconds must be above 0 and finite, got nan"),
 ]
 
 

@@ -171,7 +171,7 @@ def validate(
         num_characters: that each sampler writes, at least.
         progress: is told what is being compared.
     """
-    stages = _prepare(subject, stages, num_steps)
+    stages = _prepare(subject, stages, dtypes, num_steps)
     levels: dict[str, Reports] = {}
     texts: list[TextReport] = []
     weights: dict[str, dict[str, str]] = {}
@@ -200,9 +200,14 @@ def validate(
     )
 
 
-def _prepare(subject: Subject, stages: Sequence[Stage], num_steps: int) -> list[Stage]:
+def _prepare(
+    subject: Subject,
+    stages: Sequence[Stage],
+    dtypes: Sequence[ParityDtype],
+    num_steps: int,
+) -> list[Stage]:
     """Refuses what could only fail after hours, and adds what a pair of files needs."""
-    if {"onnx", "texts"} & set(stages):
+    if {"onnx", "texts"} & set(stages) and "float32" in dtypes:
         require_onnx()
     recipe = subject.preset.train
     last = recipe.epochs * steps_in_epoch(subject.preset, subject.split.train)
