@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,10 +19,6 @@ KEEP_LATEST = 2
 """Checkpoints kept: the newest, and the one before it should the newest be damaged."""
 
 State = TypeVar("State")
-
-# What goes wrong in Orbax's threads is raised here as well, in one line.
-for _name in ("absl", "asyncio"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 class Saved(NamedTuple, Generic[State]):

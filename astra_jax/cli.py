@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import os
 import re
 import signal
@@ -45,6 +46,9 @@ def run(
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # A terminal may not know every character.
         sys.stdout.reconfigure(errors="backslashreplace")
+    # What goes wrong in Orbax's threads is raised by `Checkpoints` as well, in one line.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     code = None
     try:
         code = main(_parse(arguments, doc))

@@ -25,6 +25,7 @@ from astra_jax.errors import InputError
 from astra_jax.evaluation import word_losses, words_of
 from astra_jax.figures import draw_first_letters
 from astra_jax.fitting import fit
+from astra_jax.marked_pages import BEGIN, fill_in
 from astra_jax.model import GRULanguageModel
 from astra_jax.presets import PRESETS, override
 from astra_jax.progress import Progress
@@ -45,7 +46,6 @@ NUM_NAMES = 5000
 """Generated names whose first letters are counted."""
 
 MEASURES, FIGURE, README = "names-fix.json", "first-letters.png", "README.md"
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 """What stands between these lines of a README.md beside the measures is written here."""
 
 
@@ -209,10 +209,8 @@ def _write(out: Path, record: dict[str, Any]) -> list[Path]:
     }
     written = [out / MEASURES, draw_first_letters(shares, out / FIGURE)]
     readme = out / README
-    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    before, begin, rest = text.partition(BEGIN)
-    if begin:
-        write_text(readme, f"{before}{BEGIN}\n\n{table(record)}\n\n{END}{rest.partition(END)[2]}")
+    if readme.is_file() and BEGIN in readme.read_text(encoding="utf-8"):
+        fill_in(readme, table(record))
         written.append(readme)
     return written
 

@@ -2,7 +2,6 @@
 
 import math
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,8 +108,6 @@ def machine_memory() -> int:
     statistics = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in statistics:
         return int(statistics["bytes_limit"])
-    if not hasattr(os, "sysconf"):  # Windows: nothing is known, so nothing is refused.
-        return sys.maxsize
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in map(Path, _CGROUP_LIMITS):
         text = path.read_text().strip() if path.is_file() else ""

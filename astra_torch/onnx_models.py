@@ -18,6 +18,7 @@ import astra_jax
 from astra_jax.atomic import write_bytes
 from astra_jax.config import ModelConfig
 from astra_jax.errors import InputError
+from astra_jax.model import LAYER_NORM_EPSILON
 from astra_torch import sidecars
 from astra_torch.files import HASH, OWN_METADATA, WeightFile, hash_of, to_text
 from astra_torch.weights import Arrays, Layout, entries
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 OPSET, IR_VERSION = 17, 8
 """The first operators with LayerNormalization, and the file format of their time (ONNX 1.12):
 runtimes refuse formats newer than themselves, never older ones."""
-
-LAYER_NORM_EPSILON = 1e-5
-"""PyTorch's default, which the study's LayerNorm has."""
 
 MAX_BYTES = 2 * 10**9
 """Of weights: a protobuf message ends at 2 GiB, and the rest of the graph is small."""

@@ -204,7 +204,7 @@ def _session(data: bytes, num_threads: int | None) -> Any:
 def continue_greedily(
     model: OnnxModel, prompt: np.ndarray, num_steps: int, *, stateful: bool = True
 ) -> np.ndarray:
-    """Continues N prompts by the most likely ids, as `astra_jax.sampling.continue_ids` does.
+    """Continues N prompts by the most likely ids, as `Sampler.continue_ids` does.
 
     Args:
         model: what predicts.

@@ -21,9 +21,9 @@ from astra_jax import cluster
 from astra_jax.atomic import write_text
 from astra_jax.experiments import prepare
 from astra_jax.fitting import FitOptions
+from astra_jax.marked_pages import fill_in
 from astra_jax.presets import find_preset, override
 from astra_jax.training import Keys
-from benchmarks.page import fill_in
 from benchmarks.records import describe_machine
 from benchmarks.tables import Table
 

@@ -4,15 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from astra_jax.atomic import write_text
-from astra_jax.errors import InputError
+from astra_jax.marked_pages import fill_in
 from benchmarks.figures import draw_growth
 from benchmarks.overview import overview
 from benchmarks.records import GROWTH, read_all
 from benchmarks.tables import tables_of
 
 README = "README.md"
-BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 """What stands between these lines of the folder's README.md is written here."""
 
 
@@ -35,19 +33,6 @@ def write_tables(folder: Path) -> list[Path]:
                 parts.append(f"![How the time of a training step grows]({figure.name})")
     fill_in(readme, "\n\n".join(parts))
     return written
-
-
-def fill_in(page: Path, body: str) -> None:
-    """Writes what stands on a page between its two marks.
-
-    Raises:
-        InputError: there is no such page, or it has not the marks, once each.
-    """
-    text = page.read_text(encoding="utf-8") if page.is_file() else ""
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise InputError(f"{page} must have the lines {BEGIN} and {END}, once each")
-    before, _, rest = text.partition(BEGIN)
-    write_text(page, f"{before}{BEGIN}\n\n{body}\n\n{END}{rest.partition(END)[2]}")
 
 
 def _machine(environment: Mapping[str, Any]) -> str:

@@ -12,12 +12,13 @@ import torch
 from astra_jax.corpus import BUILTIN, load_corpus
 from astra_jax.errors import InputError
 from astra_jax.hashing import hash_arrays
+from astra_jax.marked_pages import BEGIN, END
 from astra_jax.presets import PRESETS, override
 from astra_torch import conversion
 from astra_torch.conversion import TrainedModel
 from astra_torch.parity.cases import random_arrays
 from astra_torch.parity.certificate import Certificate
-from astra_torch.parity.report import BEGIN, END, write_report
+from astra_torch.parity.report import write_report
 from astra_torch.parity.validation import choose_stages, subject_of_files
 from tests.commands import Result, call
 

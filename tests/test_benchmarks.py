@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from astra_jax import marked_pages
 from astra_jax.config import ModelConfig
 from astra_jax.errors import InputError
 from astra_jax.presets import PRESETS, override
@@ -33,7 +34,6 @@ from benchmarks import (
     growth,
     lengths,
     memory,
-    page,
     records,
     sampling,
     seeds,
@@ -313,12 +313,14 @@ def test_tables_are_made_of_records_and_leave_the_text_around_them(
     made = [record | {"what": TRAIN}, grown | {"what": "growth"}]
     records.write(tmp_path / "tiny.json", [one | described(setting) for one in made])
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n", encoding="utf-8")
+    readme.write_text(
+        f"before\n{marked_pages.BEGIN}\nold\n{marked_pages.END}\nafter\n", encoding="utf-8"
+    )
     result = call("benchmark.py", "--tables", tmp_path)
     assert result.code == 0, result.err
     text = readme.read_text(encoding="utf-8")
-    assert text.startswith(f"before\n{page.BEGIN}\n")
-    assert text.endswith(f"{page.END}\nafter\n")
+    assert text.startswith(f"before\n{marked_pages.BEGIN}\n")
+    assert text.endswith(f"{marked_pages.END}\nafter\n")
     assert "old" not in text
     ours = summarize(trained["seconds"])[OURS].seconds.median
     short = next(line for line in text.splitlines() if line.startswith("| [tiny](tiny.json) |"))

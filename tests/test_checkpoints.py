@@ -78,7 +78,7 @@ def test_only_who_writes_removes_what_is_half_written(tmp_path: Path):
         checkpoints.restore(jax.eval_shape(lambda: state_of(0)))
     assert half.exists()
     with Checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.latest_step == 1
+        checkpoints.save(3, state_of(3), {})
     assert not half.exists()
 
 

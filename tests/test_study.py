@@ -79,11 +79,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 
 
 EVALUATE, COMPARE_SAMPLERS = measures.evaluate, measures.compare_samplers
-Workplace = Callable[..., Work]
+Bench = Callable[..., Work]
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, corpora: dict[str, str]) -> Workplace:
+def bench(tmp_path: Path, corpora: dict[str, str]) -> Bench:
     def make(name: str = "", dataset: str = "shakespeare", **fields: Any) -> Work:
         where = dict(runs=tmp_path / f"{name}runs", out=tmp_path / f"{name}out")
         return Work(**where, corpus=corpora[dataset], tell=lambda line: None, **fields)
@@ -144,7 +144,7 @@ def test_a_command_trains_what_is_missing_once_and_writes_the_page(
 
 
 def test_words_are_recorded_with_the_targets_that_they_have_and_models_are_asked(
-    asked: Asked, workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+    asked: Asked, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ):
     del asked
     monkeypatch.setattr(measures, "evaluate", EVALUATE)
@@ -156,7 +156,7 @@ def test_words_are_recorded_with_the_targets_that_they_have_and_models_are_asked
     monkeypatch.setattr(measures.texts, "compare_samplers", compare)
     finished: list[Path] = []
     monkeypatch.setattr(trainings, "write_samples", lambda run: finished.append(run.folder))
-    work = workplace(dataset="names")
+    work = bench(dataset="names")
     course.conduct([WORDS], work, Silent())
     first, second = records.read_all(work.out)
     run, split = experiments.resume(work.folder(WORDS, 0), work.corpus)
@@ -190,11 +190,11 @@ class Clock(Silent):
 
 
 def test_a_budget_stops_inside_an_epoch_and_the_next_call_ends_where_none_would_have(
-    asked: Asked, workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+    asked: Asked, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ):
-    whole = workplace("whole-")
+    whole = bench("whole-")
     course.conduct([TEXT], whole, Silent())
-    clock, parts = Clock(), workplace("parts-")
+    clock, parts = Clock(), bench("parts-")
     monkeypatch.setattr(stopping, "time", clock)
     monkeypatch.setattr(trainings, "time", clock)
     course.conduct([TEXT, WORDS], dataclasses.replace(parts, deadline=4.0), clock)
@@ -220,14 +220,14 @@ def test_a_budget_stops_inside_an_epoch_and_the_next_call_ends_where_none_would_
 
 
 def test_what_was_trained_before_a_call_was_ended_is_measured_though_time_is_up(
-    asked: Asked, workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+    asked: Asked, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ):
     class Interrupted(Silent):
         def epoch(self, lines: Sequence[EpochMetrics]) -> None:
             del lines
             signal.raise_signal(signal.SIGTERM)
 
-    work = workplace()
+    work = bench()
     with pytest.raises(StoppedError, match="stopped by SIGTERM after step 7"):
         course.conduct([TEXT], work, Interrupted())
     assert not records.read_all(work.out)
@@ -238,7 +238,7 @@ def test_what_was_trained_before_a_call_was_ended_is_measured_though_time_is_up(
 
 
 def test_rows_that_cannot_be_trained_are_refused_in_one_line(
-    asked: Asked, workplace: Workplace, corpora: dict[str, str], tmp_path: Path
+    asked: Asked, bench: Bench, corpora: dict[str, str], tmp_path: Path
 ):
     for flags, message in (
         (["--only", "delta"], "error: the study has no 'delta': choose from alpha, names-alpha, "),
@@ -250,7 +250,7 @@ def test_rows_that_cannot_be_trained_are_refused_in_one_line(
         assert (result.code, result.err.count("\n")) == (2, 1)
         assert result.err.startswith(message)
     assert not (tmp_path / "r").exists()
-    work = workplace()
+    work = bench()
     course.conduct([TEXT], work, Silent())
     other = dataclasses.replace(work, corpus=corpora["names"])
     with pytest.raises(InputError, match=r"seed-0\.json is of text\.txt, and .* of words\.txt"):

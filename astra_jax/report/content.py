@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flax import nnx
-
 from astra_jax.charts import bits
 from astra_jax.errors import InputError
-from astra_jax.experiments import restore_state
+from astra_jax.experiments import merge_model, restore_state
 from astra_jax.metrics import EpochMetrics
 from astra_jax.progress import duration
 from astra_jax.published import PUBLISHED_LOSSES
@@ -17,7 +15,6 @@ from astra_jax.runs import Run
 from astra_jax.samples import Sample, draw_samples
 from astra_jax.strategies import Greedy, Temperature
 from astra_jax.summary import list_parameters
-from astra_jax.training import Trainer
 from astra_jax.writing import Writer
 
 TEMPERATURES = (0.5, 0.8, 1.0, 1.2)
@@ -185,8 +182,7 @@ def _beside_published(run: Run, metrics: list[EpochMetrics]) -> str:
 def _samples(run: Run) -> Samples:
     try:
         state = restore_state(run)
-        model = nnx.merge(Trainer(run.preset, steps_per_epoch=1).graph, state.params)
-        writer = Writer(model, run.vocabulary)
+        writer = Writer(merge_model(run, state), run.vocabulary)
         length = TEXT_LENGTH if run.vocabulary.end_id is None else None
         drawn = {f"temperature {t:g}": Temperature(t) for t in TEMPERATURES}
         greedy = {"greedy": Greedy()}

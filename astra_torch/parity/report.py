@@ -12,14 +12,14 @@ matplotlib.use("Agg")  # Files only: a window system need not be there.
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from astra_jax.atomic import replacing, write_text
+from astra_jax.atomic import replacing
 from astra_jax.errors import InputError
+from astra_jax.marked_pages import fill_in
 from astra_torch.parity.certificate import DRAWN
 from astra_torch.parity.quantities import ParityDtype
 from astra_torch.tolerances import FLOAT64
 
 README, DRIFT_FIGURE, KILL_TABLE = "README.md", "drift.png", "kill-table.json"
-BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 """What stands between these lines of the folder's README.md is written here."""
 
 COLORS = ("#1f6f8b", "#c8553d", "#588157", "#7b5ea7", "#b8860b", "#444444")
@@ -38,13 +38,8 @@ def write_report(folder: Path) -> list[Path]:
     if not certificates:
         raise InputError(f"{folder} holds no certificate: write some by scripts/validate.py --json")
     readme = folder / README
-    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise InputError(f"{readme} must have the lines {BEGIN} and {END}, once each")
-    before, _, rest = text.partition(BEGIN)
     tables = [_numbers_table(certificates), _texts_table(certificates), _kill_table(folder)]
-    body = "\n\n".join(table for table in tables if table)
-    write_text(readme, f"{before}{BEGIN}\n\n{body}\n\n{END}{rest.partition(END)[2]}")
+    fill_in(readme, "\n\n".join(table for table in tables if table))
     return [readme, draw_drift(certificates, folder / DRIFT_FIGURE)]
 
 
