@@ -122,7 +122,7 @@ def require_studies_rule(preset: Preset) -> None:
     if found:
         raise InputError(
             f"PyTorch's training is the studies' own, which knows no {', '.join(found)}: it cannot "
-            "go on with this recipe; --weights-only leaves training out"
+            "go on with this recipe; convert.py --weights-only writes a file without the training"
         )
 
 
