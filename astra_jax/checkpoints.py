@@ -4,7 +4,7 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar
@@ -18,7 +18,11 @@ from astra_jax.hashing import hash_arrays
 KEEP_LATEST = 2
 """Checkpoints kept: the newest, and the one before it should the newest be damaged."""
 
+ATTEMPTS = 10
+"""Times that a reader begins anew where a writer has removed what was to be read."""
+
 State = TypeVar("State")
+Read = TypeVar("Read")
 
 
 class Saved(NamedTuple, Generic[State]):
@@ -196,6 +200,33 @@ class Checkpoints:
                 f"{name} does not hold what was written (its sha256 is another); {_GO_BACK}"
             )
         return Saved(state, json.loads(record))
+
+
+def read_beside_writer(folder: Path, read: Callable[[Checkpoints], Read]) -> Read:
+    """Returns what is read of a folder that another process may be writing into.
+
+    What was found there may be removed as too old before it is read; then there is a newer one.
+
+    Args:
+        folder: see `Checkpoints`.
+        read: reads it; what it raises is raised if nothing has come or gone meanwhile.
+    """
+    for _ in range(ATTEMPTS):
+        found = _entries(folder)
+        try:
+            with Checkpoints(folder, read_only=True) as checkpoints:
+                return read(checkpoints)
+        except (InputError, FileNotFoundError):
+            if _entries(folder) == found:
+                raise
+    raise InputError(
+        f"{folder} is written too fast to be read: give a larger --checkpoint-every, or wait until "
+        "the training has ended"
+    )
+
+
+def _entries(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("*")}
 
 
 def _reason(error: Exception) -> str:

@@ -10,7 +10,7 @@ import jax
 from flax import nnx
 
 from astra_jax import cluster
-from astra_jax.checkpoints import Checkpoints
+from astra_jax.checkpoints import read_beside_writer
 from astra_jax.config import Preset, differences
 from astra_jax.corpus import BUILTIN, CorpusRecord, load_corpus
 from astra_jax.datasets import Split, corpus_vocabulary, split_by_keys
@@ -263,9 +263,9 @@ def restore_training(run: Run, *, best: bool = False) -> Training:
     folder = require_checkpoint(run, best=best)
     # The update rule's state has the same structure whatever the length of an epoch.
     trainer = Trainer(run.preset, steps_per_epoch=1)
-    reading = Checkpoints(folder, read_only=True)
-    with arithmetic(run.preset.train.dtype), reading as checkpoints:
-        training = read(run, checkpoints, jax.eval_shape(trainer.init, jax.random.key(0)))
+    with arithmetic(run.preset.train.dtype):
+        like = jax.eval_shape(trainer.init, jax.random.key(0))
+        training = read_beside_writer(folder, lambda found: read(run, found, like))
         return training._replace(state=cluster.to_device(training.state))
 
 

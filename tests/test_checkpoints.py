@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from astra_jax import experiments
-from astra_jax.checkpoints import KEEP_LATEST, Checkpoints
+from astra_jax.checkpoints import KEEP_LATEST, Checkpoints, read_beside_writer
 from astra_jax.errors import InputError
 from astra_jax.metrics import History
 from astra_jax.presets import PRESETS, override
@@ -54,6 +54,23 @@ def test_a_run_from_before_states_were_carried_is_still_read(begin: Begin):
     assert jax.tree.structure(restored) == jax.tree.structure(state)
     for one, other in zip(jax.tree.leaves(restored), jax.tree.leaves(state), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_reader_begins_anew_where_a_writer_was_quicker(tmp_path: Path):
+    like, steps = jax.eval_shape(lambda: state_of(0)), []
+    with Checkpoints(tmp_path, keep=1) as writer:
+        writer.save(1, state_of(1), {"step": 1})
+
+        def read(checkpoints: Checkpoints) -> dict[str, Any]:
+            steps.append(checkpoints.latest_step)
+            if steps == [1]:  # It has chosen the first one, which now goes.
+                writer.save(2, state_of(2), {"step": 2})
+                writer.wait()
+            return checkpoints.restore(like).record
+
+        writer.wait()
+        assert read_beside_writer(tmp_path, read) == {"step": 2}
+    assert steps == [1, 2]
 
 
 @pytest.mark.parametrize(
