@@ -38,12 +38,7 @@ class Member:
         """
         training = self.saver.restore(jax.eval_shape(trainer.init, self.keys.init))
         state, self.history = training or (trainer.init(self.keys.init), History())
-        if rest := self.run.imported_step % self.steps:
-            raise InputError(
-                f"{self.run.folder} was imported at step {self.run.imported_step}, {rest} of "
-                f"{self.steps} steps into epoch {self.epochs_done + 1}: import a checkpoint that "
-                "was written at the end of an epoch"
-            )
+        self._require_whole_epochs_elsewhere()
         if int(state.step) != self.steps_done:
             raise InputError(
                 f"{self.run.folder} stands at step {int(state.step)}, and its epochs of "
@@ -51,6 +46,21 @@ class Member:
                 "its own"
             )
         return state
+
+    def _require_whole_epochs_elsewhere(self) -> None:
+        run, steps = self.run, self.steps
+        if rest := run.imported_step % steps:
+            raise InputError(
+                f"{run.folder} was imported at step {run.imported_step}, {rest} of {steps} steps "
+                f"into epoch {run.imported_step // steps + 1}: import a checkpoint that was "
+                "written at the end of an epoch"
+            )
+        if run.imported_step and run.imported_steps_per_epoch not in (None, steps):
+            raise InputError(
+                f"{run.folder} was trained {run.imported_steps_per_epoch} steps an epoch before it "
+                f"was imported, and this corpus has {steps}: give the former one by --corpus, or "
+                "import the weights alone (scripts/convert.py --weights-only)"
+            )
 
     def save(self, state: TrainState) -> None:
         """Saves where it stands inside an epoch."""

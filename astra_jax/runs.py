@@ -49,6 +49,7 @@ class Run:
         environment: versions and machine that began it.
         imported_step: steps that its model had been trained elsewhere before it came here; of
             their epochs there are no metrics.
+        imported_steps_per_epoch: how many made an epoch there; None where that is not known.
     """
 
     folder: Path
@@ -57,6 +58,7 @@ class Run:
     corpus: CorpusRecord
     environment: dict[str, Any]
     imported_step: int = 0
+    imported_steps_per_epoch: int | None = None
 
     @classmethod
     def create(
@@ -66,6 +68,7 @@ class Run:
         vocabulary: Vocabulary,
         corpus: CorpusRecord,
         imported_step: int = 0,
+        imported_steps_per_epoch: int | None = None,
     ) -> Self:
         """Makes a new run folder.
 
@@ -75,6 +78,7 @@ class Run:
             vocabulary: of its corpus.
             corpus: what it is.
             imported_step: steps that its model has been trained elsewhere.
+            imported_steps_per_epoch: see the class.
 
         Raises:
             InputError: the folder cannot be made, or holds something already.
@@ -86,6 +90,7 @@ class Run:
             corpus=corpus,
             environment=describe_environment(),
             imported_step=imported_step,
+            imported_steps_per_epoch=imported_steps_per_epoch,
         )
         try:
             # The first file is the claim: of two that begin here at once one is refused.
@@ -109,7 +114,7 @@ class Run:
         if not (folder / CONFIG).is_file():
             raise InputError(
                 f"{folder} is not a run folder: it has no {CONFIG}; give the folder that "
-                "scripts/train.py wrote"
+                "scripts/train.py wrote, or make one of a weight file by scripts/convert.py"
             )
         config = strict_json.read(folder / CONFIG)
         if not isinstance(config, dict) or config.get("format") != FORMAT:
@@ -131,6 +136,9 @@ class Run:
             corpus=_parse(folder / CONFIG, CorpusRecord.from_dict, config.get("corpus")),
             environment=_parse(folder / CONFIG, _environment, config.get("environment", {})),
             imported_step=_parse(folder / CONFIG, _step, config.get("imported_step", 0)),
+            imported_steps_per_epoch=_parse(
+                folder / CONFIG, _epoch_length, config.get("imported_steps_per_epoch")
+            ),
         )
 
     def with_corpus(self, corpus: CorpusRecord) -> Self:
@@ -146,6 +154,7 @@ class Run:
             "corpus": self.corpus.to_dict(),
             "environment": self.environment,
             "imported_step": self.imported_step,
+            "imported_steps_per_epoch": self.imported_steps_per_epoch,
         }
         write_text(self.folder / CONFIG, _json(config), overwrite=overwrite)
 
@@ -233,16 +242,16 @@ def claim_folder(folder: Path | None, stem: str) -> Path:
         except FileExistsError:
             if folder is None:
                 continue
-            raise InputError(f"{folder} is a file; --out needs a folder") from None
+            raise InputError(f"{folder} is a file: choose a new folder") from None
         except OSError as error:
             raise InputError(f"cannot make the folder {candidate}: {error.strerror}") from error
         if any((candidate / name).exists() for name in (CONFIG, GROUP)):
             raise InputError(
-                f"{candidate} already holds a run: go on with it by --resume {candidate}, or "
-                "choose another folder for --out"
+                f"{candidate} already holds a run: choose another folder, or go on with that run "
+                f"by scripts/train.py --resume {candidate}"
             )
         if any(candidate.iterdir()):
-            raise InputError(f"{candidate} is not empty: choose another folder for --out")
+            raise InputError(f"{candidate} is not empty: choose another folder")
         return candidate
     raise AssertionError("itertools.count never ends")
 
@@ -251,6 +260,15 @@ def _step(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= MAX_STEPS:
         raise InputError(
             f"imported_step must be a whole number from 0 to {MAX_STEPS}, got {value!r}"
+        )
+    return value
+
+
+def _epoch_length(value: Any) -> int | None:
+    if value is not None and (type(value) is not int or not 1 <= value <= MAX_STEPS):
+        raise InputError(
+            f"imported_steps_per_epoch must be a whole number from 1 to {MAX_STEPS}, or null, "
+            f"got {value!r}"
         )
     return value
 

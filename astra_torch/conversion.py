@@ -1,38 +1,29 @@
 """From any form of a trained model to any other: run folder, .pth, .safetensors; to .onnx."""
 
 import dataclasses
-import itertools
-import re
-import shutil
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from astra_jax.atomic import replacing
 from astra_jax.config import DtypeName, ModelConfig, Preset
 from astra_jax.corpus import CorpusRecord, load_corpus
 from astra_jax.datasets import corpus_vocabulary
 from astra_jax.errors import InputError
 from astra_jax.experiments import import_state, restore_state
-from astra_jax.model import GRULanguageModel, parameters
-from astra_jax.presets import CUSTOM_NAMES, PRESETS, override, same_shape
+from astra_jax.presets import CUSTOM_NAMES, override, same_shape
 from astra_jax.runs import Run
-from astra_jax.training import TrainState
 from astra_jax.vocabulary import BYTES, Vocabulary, published_vocabulary
-from astra_torch import files, onnx_models, sidecars
+from astra_torch import files, notebook_files, onnx_models
 from astra_torch.files import WeightFile
-from astra_torch.labels import find_contradictions, published_preset
-from astra_torch.training_state import OptimizerState, from_jax, to_jax
+from astra_torch.labels import find_contradictions, nearest_preset, said_dropout
+from astra_torch.trained_model import TrainedModel
+from astra_torch.training_state import from_jax
 from astra_torch.weights import (
     ASTRA_CLASS,
-    Arrays,
     Layout,
     check,
     entries,
     find_layout,
     to_arrays,
-    to_model,
 )
 
 READERS = {
@@ -40,38 +31,6 @@ READERS = {
     ".pt": files.read_pth,
     ".safetensors": files.read_safetensors,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainedModel:
-    """A model apart from its framework and its file.
-
-    Attributes:
-        arrays: its weights by their torch names.
-        preset: its shape, and the recipe of the preset that it is or comes from.
-        vocabulary: its characters.
-        corpus: what is known of the text that it was trained on.
-        optimizer: what its training goes on from; None where that is not known, or not wanted.
-    """
-
-    arrays: Arrays
-    preset: Preset
-    vocabulary: Vocabulary
-    corpus: CorpusRecord
-    optimizer: OptimizerState | None = None
-
-    @property
-    def layout(self) -> Layout:
-        """How its arrays are named."""
-        return find_layout(self.preset.model, self.preset.data.dataset)
-
-    def to_model(self) -> GRULanguageModel:
-        """Returns it as a Flax module."""
-        return to_model(self.arrays, self.preset.model, self.layout, self.preset.train.dtype)
-
-    def to_state(self) -> TrainState:
-        """Returns it as the state that JAX goes on training from."""
-        return to_jax(parameters(self.to_model()), self.optimizer, self.preset, self.layout)
 
 
 def read(
@@ -101,8 +60,9 @@ def read(
         return _from_run(Run.open(source), weights_only, best)
     if best:
         raise InputError(f"{source} is no run folder, which alone has a best checkpoint")
-    reader = READERS.get(source.suffix)
-    if source.suffix == ".onnx":
+    suffix = source.suffix.lower()
+    reader = READERS.get(suffix)
+    if suffix == ".onnx":
         raise InputError(
             f"{source}: a .onnx file is made for other programs, and is not read back: give the "
             "run folder, .pth or .safetensors that it was made of"
@@ -164,77 +124,40 @@ def write(trained: TrainedModel, destination: Path) -> None:
         raise InputError(f"cannot write {destination}: {error.strerror or error}") from error
 
 
+def caveats(trained: TrainedModel, destination: Path) -> list[str]:
+    """Returns what is to be known of what `write` makes of a model."""
+    found = [trained.assumed] if trained.assumed else []
+    if READERS.get(destination.suffix) == files.read_pth:
+        found += notebook_files.caveats(trained)
+    optimizer = trained.optimizer
+    takes_training = destination.suffix not in (".safetensors", ".onnx")
+    if takes_training and optimizer is not None and optimizer.steps_per_epoch is not None:
+        epoch, rest = divmod(optimizer.step, optimizer.steps_per_epoch)
+        if rest:
+            found.append(
+                f"its training stands at {rest} of {optimizer.steps_per_epoch} steps of epoch "
+                f"{epoch + 1}: scripts/train.py goes on from a file only where it was written at "
+                "the end of an epoch"
+            )
+    return found
+
+
 def _write_run(trained: TrainedModel, folder: Path) -> None:
-    step = trained.optimizer.step if trained.optimizer else 0
-    run = Run.create(folder, trained.preset, trained.vocabulary, trained.corpus, step)
-    import_state(run, trained.to_state())
-
-
-def write_notebook_files(trained: TrainedModel, folder: Path) -> list[Path]:
-    """Writes `{base_name}_v{n}.pth`, n one above the largest there, and its `_latest` copy.
-
-    They hold the weights and no optimizer's state, as the notebooks' own do, and their hashes
-    stand beside them. Of several processes each takes a number of its own, and the copy is of
-    one of their files.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    base = trained.preset.base_name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        taken = [
-            int(match[1])
-            for path in folder.iterdir()
-            if (match := re.fullmatch(rf"{base}_v(\d+)\.pth", path.name))
-        ]
-        path = _write_next(trained, folder / base, 1 + max(taken, default=0))
-        latest = folder / f"{base}_latest.pth"
-        # Without a hash the file is good, with that of the one before it is not.
-        sidecars.path_of(latest).unlink(missing_ok=True)
-        with replacing(latest) as temporary:
-            shutil.copyfile(path, temporary)
-        sidecars.write(latest)
-    except OSError as error:
-        raise InputError(f"cannot write into {folder}: {error.strerror or error}") from error
-    return [path, latest]
-
-
-def _write_next(trained: TrainedModel, base: Path, version: int) -> Path:
-    """Writes the first version from `version` on that no other export has taken meanwhile."""
-    for number in itertools.count(version):
-        path = base.with_name(f"{base.name}_v{number}.pth")
-        try:
-            files.write_pth(path, notebook_file(trained, number))
-        except FileExistsError:
-            continue
-        return path
-    raise AssertionError("itertools.count never ends")
-
-
-def notebook_file(trained: TrainedModel, version: int) -> WeightFile:
-    """Returns the checkpoint as the notebook of the model's study writes it."""
-    model = trained.preset.model
-    sizes = dict(
-        n_classes=model.vocab_size, embd_dim=model.embedding_dim, hidden_dim=model.hidden_dim
+    optimizer = trained.optimizer
+    run = Run.create(
+        folder,
+        trained.preset,
+        trained.vocabulary,
+        trained.corpus,
+        imported_step=optimizer.step if optimizer else 0,
+        imported_steps_per_epoch=optimizer.steps_per_epoch if optimizer else None,
     )
-    metadata: dict[str, Any] = {"model_class": trained.layout.class_name, **sizes}
-    if trained.layout.class_name == ASTRA_CLASS:
-        metadata = {
-            "model_class": ASTRA_CLASS,
-            "model_name": trained.preset.title,
-            **sizes,
-            "dropout": model.dropout,
-            "vocab_size": model.vocab_size,
-            "num_layers": model.num_layers,
-        }
-    metadata |= {"timestamp": datetime.now().strftime("%Y-%m-%d %H:%M:%S"), "version": version}
-    return WeightFile(trained.arrays, metadata)
+    import_state(run, trained.to_state())
 
 
 def _checkpoint_file(trained: TrainedModel) -> WeightFile:
     """Returns the notebook's checkpoint, and what training goes on from if that is known."""
-    weights = notebook_file(trained, version=1)
+    weights = notebook_files.checkpoint(trained, version=1)
     optimizer = trained.optimizer
     if optimizer is None:
         return weights
@@ -275,17 +198,17 @@ def _from_run(run: Run, weights_only: bool, best: bool) -> TrainedModel:
 
 
 def _steps_per_epoch(run: Run) -> int | None:
-    """Returns a run's steps an epoch; None where it takes all batches and has done no epoch."""
+    """Returns a run's steps an epoch; None where it takes all batches and no epoch is known of."""
     if run.preset.train.steps_per_epoch is not None:
         return run.preset.train.steps_per_epoch
     metrics = run.metrics()
-    return metrics[-1].step // metrics[-1].epoch if metrics else None
+    return metrics[-1].step // metrics[-1].epoch if metrics else run.imported_steps_per_epoch
 
 
 def _from_file(
     weights: WeightFile, layout: Layout, model: ModelConfig, source: Path, corpus: str | None
 ) -> TrainedModel:
-    preset = _preset_of(weights, layout, model)
+    preset, assumed = _preset_of(weights, layout, model, source)
     if corpus is not None:
         content = load_corpus(preset.data.dataset, corpus, preset.data.level).content
         vocabulary = corpus_vocabulary(content, preset.data.dataset)
@@ -307,23 +230,37 @@ def _from_file(
         record = CorpusRecord.from_dict(weights.metadata["corpus"])
     # A file may keep its arrays in an order of its own.
     arrays = {entry.name: weights.arrays[entry.name] for entry in entries(layout)}
-    return TrainedModel(arrays=arrays, preset=preset, vocabulary=vocabulary, corpus=record)
+    return TrainedModel(
+        arrays=arrays, preset=preset, vocabulary=vocabulary, corpus=record, assumed=assumed
+    )
 
 
-def _preset_of(weights: WeightFile, layout: Layout, model: ModelConfig) -> Preset:
-    """Returns the preset that the arrays are of: the file's own, a published, or a custom one."""
+def _preset_of(
+    weights: WeightFile, layout: Layout, model: ModelConfig, source: Path
+) -> tuple[Preset, str]:
+    """Returns the preset that the arrays are of, and in a sentence what had to be assumed.
+
+    It is the file's own, or a published one, or else one whose recipe is the published one's of
+    as many layers.
+    """
     metadata = weights.metadata
     if "preset" in metadata:
         own = Preset.from_dict(metadata["preset"])
         if same_shape(own.model, model) and find_layout(model, own.data.dataset) == layout:
-            return override(own, dtype=_dtype_of(weights, own.train.dtype))
+            return override(own, dtype=_dtype_of(weights, own.train.dtype)), ""
     is_custom_names = metadata.get("model_name") == CUSTOM_NAMES["names"]["title"]
     dataset = "names" if layout.class_name != ASTRA_CLASS or is_custom_names else "shakespeare"
-    nearest = published_preset(model, dataset) or PRESETS[dataset, "alpha"]
-    fields = dataclasses.asdict(model) | {"dropout": nearest.model.dropout}
-    if isinstance(metadata.get("dropout"), int | float):
-        fields["dropout"] = float(metadata["dropout"])
-    return override(nearest, **fields, dtype=_dtype_of(weights, "float32"))
+    nearest, dropout = nearest_preset(model, dataset), said_dropout(metadata)
+    assumed = ""
+    if not same_shape(nearest.model, model):
+        what = "recipe is" if dropout is not None else "recipe and dropout are"
+        assumed = (
+            f"{source} does not say how it was trained: its {what} taken from {nearest.title}, "
+            "whose number of layers is nearest"
+        )
+    fields = dataclasses.asdict(model)
+    fields["dropout"] = nearest.model.dropout if dropout is None else dropout
+    return override(nearest, **fields, dtype=_dtype_of(weights, "float32")), assumed
 
 
 def _dtype_of(weights: WeightFile, wanted: DtypeName) -> DtypeName:

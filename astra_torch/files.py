@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from astra_jax import strict_json
-from astra_jax.atomic import replacing
+from astra_jax.atomic import replacing, write_bytes
 from astra_jax.errors import InputError
 from astra_jax.hashing import hash_arrays
 from astra_torch import pth_archive, sidecars
@@ -83,7 +83,10 @@ def read_pth(path: Path) -> WeightFile:
     }
     for name, value in metadata.items():
         if not isinstance(name, str) or not isinstance(value, str | int | float):
-            raise InputError(f"{path}: {name} must be text or a number, got {type(value).__name__}")
+            raise InputError(
+                f"{path}: {name} must be text or a number, got {type(value).__name__}: save the "
+                "checkpoint without it"
+            )
     arrays = {name: to_numpy(name, value) for name, value in state.items()}
     require_unchanged(metadata.pop(HASH, None), arrays, metadata, path, training)
     own = parse_metadata(metadata.pop(OWN_METADATA, "{}"), path)
@@ -142,9 +145,9 @@ def write_safetensors(path: Path, weights: WeightFile, *, overwrite: bool = Fals
         FileExistsError: the file exists and `overwrite` is false.
     """
     texts = {OWN_METADATA: to_text(weights.metadata)}
-    with replacing(path, overwrite=overwrite) as temporary:
-        texts[HASH] = hash_of(weights.arrays, texts)
-        save_file(weights.arrays, temporary, metadata=texts)
+    texts[HASH] = hash_of(weights.arrays, texts)
+    # By way of memory: its `save_file` would leave a file that only its owner may read.
+    write_bytes(path, save(weights.arrays, metadata=texts), overwrite=overwrite)
     if sidecars.path_of(path).exists():
         sidecars.write(path)
 

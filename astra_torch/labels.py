@@ -17,10 +17,25 @@ def published_preset(model: ModelConfig, dataset: DatasetName | None = None) -> 
     return None
 
 
+def nearest_preset(model: ModelConfig, dataset: DatasetName) -> Preset:
+    """Returns the published preset of a shape, or else the one of as many layers, or nearly."""
+    rows = [preset for (owner, _), preset in PRESETS.items() if owner == dataset]
+    nearest = min(rows, key=lambda row: abs(row.model.num_layers - model.num_layers))
+    return published_preset(model, dataset) or nearest
+
+
+def said_dropout(metadata: dict[str, Any]) -> float | None:
+    """Returns the dropout that a file says it has; None where it says none that can be."""
+    said = metadata.get("dropout")
+    if not isinstance(said, int | float) or isinstance(said, bool) or not 0 <= said < 1:
+        return None
+    return float(said)
+
+
 def find_contradictions(
     layout: Layout, model: ModelConfig, metadata: dict[str, Any], file_name: str
 ) -> list[str]:
-    """Returns what a file says of itself that its arrays say otherwise."""
+    """Returns what a file says of itself that its arrays, or it itself, say otherwise."""
     true = dict(
         model_class=layout.class_name,
         n_classes=model.vocab_size,
@@ -34,9 +49,14 @@ def find_contradictions(
         for name, value in true.items()
         if name in metadata and metadata[name] != value
     ]
+    dropout = said_dropout(metadata)
+    if "dropout" in metadata and dropout is None:
+        found.append(f"it says dropout = {metadata['dropout']!r}, which is no rate below 1")
     if "preset" in metadata:
         preset = Preset.from_dict(metadata["preset"])
         found += _mislabelled("its preset says", preset, model)
+        if dropout not in (None, preset.model.dropout):
+            found.append(f"it says dropout = {dropout}, its preset {preset.model.dropout}")
     for preset in PRESETS.values():
         if metadata.get("model_name") == preset.title:
             found += _mislabelled(f"its model_name {preset.title} means", preset, model)

@@ -78,7 +78,9 @@ def _require_small_directory(file: IO[bytes]) -> None:
     file.seek(max(0, size - 98))
     tail = file.read()
     if tail[-22:-18] != _END or tail[-2:] != b"\0\0":
-        raise ValueError("it does not end as torch's archives do")
+        raise ValueError(
+            "it does not end as torch's archives do; one of before torch 1.6 is to be saved anew"
+        )
     (listed,) = struct.unpack("<I", tail[-10:-6])
     if tail[:4] == _END_64:
         (listed,) = struct.unpack("<Q", tail[40:48])

@@ -191,14 +191,17 @@ def check(arrays: Arrays, source: str) -> tuple[Layout, ModelConfig]:
             f"{source}: embedding.weight must have two dimensions and bias_z one, got shapes "
             f"{rows} and {hidden}"
         )
-    config = ModelConfig(
-        vocab_size=rows[0],
-        embedding_dim=rows[1],
-        hidden_dim=hidden[0],
-        num_layers=len(layout.cells),
-        dropout=0.0,
-        layer_norm=layout.layer_norm,
-    )
+    try:
+        config = ModelConfig(
+            vocab_size=rows[0],
+            embedding_dim=rows[1],
+            hidden_dim=hidden[0],
+            num_layers=len(layout.cells),
+            dropout=0.0,
+            layer_norm=layout.layer_norm,
+        )
+    except InputError as error:
+        raise InputError(f"{source} cannot be used: {error}") from error
     faults = [fault for entry in entries(layout) if (fault := _fault(entry, arrays, config))]
     if faults:
         raise InputError(f"{source} cannot be used: {'; '.join(faults[:4])}{_more(faults, 4)}")

@@ -37,9 +37,9 @@ from astra_jax.presets import PRESETS, override
 from astra_jax.runs import CONFIG, METRICS, VOCABULARY, Run
 from astra_jax.vocabulary import published_vocabulary
 from astra_torch import conversion, files, sidecars
-from astra_torch.conversion import TrainedModel
 from astra_torch.onnx_runtime import read_onnx
 from astra_torch.parity.cases import random_arrays
+from astra_torch.trained_model import TrainedModel
 from astra_torch.training_state import OptimizerState
 from parity_tests.mutations import JSON, ONNX, SAFETENSORS, Mutation, pth_mutations
 

@@ -15,11 +15,11 @@ from astra_jax.hashing import hash_arrays
 from astra_jax.marked_pages import BEGIN, END
 from astra_jax.presets import PRESETS, override
 from astra_torch import conversion
-from astra_torch.conversion import TrainedModel
 from astra_torch.parity.cases import random_arrays
 from astra_torch.parity.certificate import Certificate
 from astra_torch.parity.report import write_report
 from astra_torch.parity.validation import choose_stages, subject_of_files
+from astra_torch.trained_model import TrainedModel
 from tests.commands import Result, call
 
 SMALL = dict(embedding_dim=6, hidden_dim=8, num_layers=2)

@@ -16,8 +16,8 @@ import torch
 pytest.importorskip("onnx")  # One of the forms.
 
 from astra_jax.errors import InputError
-from astra_torch import conversion, files
-from astra_torch.conversion import TrainedModel
+from astra_torch import conversion, files, notebook_files
+from astra_torch.trained_model import TrainedModel
 from parity_tests.fuzz import BAD, examine_some, summarize, tiny_model
 
 SHA256SUM = ["sha256sum", "--strict", "--check", "--quiet"]
@@ -72,7 +72,7 @@ def change_text(checkpoint: dict[str, Any]) -> None:
 
 
 def change_number(checkpoint: dict[str, Any]) -> None:
-    checkpoint["dropout"] = 0.25
+    checkpoint["version"] = 7
 
 
 @pytest.mark.parametrize("change", [change_weight, change_moment, change_text, change_number])
@@ -98,10 +98,9 @@ def test_every_export_can_be_checked(weights: TrainedModel, model: TrainedModel,
         conversion.write(model, tmp_path / name)
         assert b"sha256" in (tmp_path / name).read_bytes()
     conversion.write(weights, tmp_path / "b\\n.pth")
-    conversion.write_notebook_files(weights, tmp_path)
+    notebook_files.write(weights, tmp_path)
     sidecars = sorted(tmp_path.glob("*.sha256"))
     assert [path.name for path in sidecars] == [
-        "Astra_custom_latest.pth.sha256",
         "Astra_custom_v1.pth.sha256",
         "b\\n.pth.sha256",
     ]
@@ -115,6 +114,24 @@ def test_every_export_can_be_checked(weights: TrainedModel, model: TrainedModel,
         sidecar.write_text("x")
         with pytest.raises(InputError, match="is no line of sha256sum: remove it"):
             conversion.read(path)
+
+
+def test_the_notebooks_next_save_is_no_damage(weights: TrainedModel, tmp_path: Path):
+    (tmp_path / "Astra_custom_latest.pth.sha256").write_text("of an earlier file")
+    versioned, latest = notebook_files.write(weights, tmp_path)
+    checkpoint = torch.load(versioned, weights_only=True) | {"version": 2}
+    for path in (versioned.with_name("Astra_custom_v2.pth"), latest):
+        torch.save(checkpoint, path)
+        assert conversion.read(path).arrays.keys() == weights.arrays.keys()
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors", "a.onnx"])
+def test_exports_have_the_permissions_of_any_new_file(
+    name: str, weights: TrainedModel, tmp_path: Path
+):
+    (tmp_path / "any").touch()
+    conversion.write(weights, tmp_path / name)
+    assert (tmp_path / name).stat().st_mode == (tmp_path / "any").stat().st_mode
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors", "a.onnx"])
@@ -134,7 +151,7 @@ def test_exports_that_race_take_a_number_each(weights: TrainedModel, tmp_path: P
         for number in range(6)
     ]
     with ThreadPoolExecutor(len(racers)) as pool:
-        written = list(pool.map(conversion.write_notebook_files, racers, [tmp_path] * len(racers)))
+        written = list(pool.map(notebook_files.write, racers, [tmp_path] * len(racers)))
     versioned = [paths[0] for paths in written]
     assert {path.name for path in versioned} == {
         f"Astra_custom_v{number}.pth" for number in range(1, 7)
@@ -144,7 +161,7 @@ def test_exports_that_race_take_a_number_each(weights: TrainedModel, tmp_path: P
         assert all((read.arrays[name] == array).all() for name, array in racer.arrays.items())
     latest = tmp_path / "Astra_custom_latest.pth"
     assert latest.read_bytes() in [path.read_bytes() for path in versioned]
-    assert len(list(tmp_path.iterdir())) == 2 * 7
+    assert len(list(tmp_path.iterdir())) == 2 * 6 + 1
     for sidecar in tmp_path.glob("*.sha256"):
         subprocess.run([*SHA256SUM, sidecar.name], cwd=tmp_path, check=True)
 

@@ -23,12 +23,12 @@ from astra_jax.errors import InputError
 from astra_jax.presets import PRESETS, override
 from astra_jax.vocabulary import Vocabulary, published_vocabulary
 from astra_torch import conversion, onnx_models, sampling
-from astra_torch.conversion import TrainedModel
 from astra_torch.models import GRULanguageModel, build_model
 from astra_torch.onnx_models import to_onnx
 from astra_torch.onnx_runtime import OnnxModel, continue_greedily
 from astra_torch.parity import random_case
 from astra_torch.tolerances import FLOAT32_EPSILON, FLOAT32_FACTOR, FLOAT64
+from astra_torch.trained_model import TrainedModel
 from astra_torch.weights import Arrays, find_layout
 
 SMALL = dict(embedding_dim=6, hidden_dim=10)

@@ -30,11 +30,11 @@ from astra_jax.progress import Snapshot
 from astra_jax.runs import Run
 from astra_jax.training import Trainer
 from astra_jax.vocabulary import published_vocabulary
-from astra_torch import conversion
-from astra_torch.conversion import TrainedModel
+from astra_torch import conversion, notebook_files
 from astra_torch.models import build_model
 from astra_torch.tolerances import FLOAT64
 from astra_torch.torch_state import from_trainer, to_trainer
+from astra_torch.trained_model import TrainedModel
 from astra_torch.training import ReferenceTrainer
 from astra_torch.training_state import OptimizerState, from_jax, to_jax
 from astra_torch.weights import Arrays, entries, find_layout, to_arrays, to_model
@@ -306,7 +306,11 @@ def test_a_run_goes_through_a_pth_and_ends_as_the_uninterrupted_one(
     back = Run.open(tmp_path / "back")
     steps = whole.metrics()[-1].step // 4
     assert (back.preset, back.vocabulary) == (whole.preset, whole.vocabulary)
-    assert back.imported_step == 2 * steps
+    assert (back.imported_step, back.imported_steps_per_epoch) == (2 * steps, steps)
+    script("convert", source=back.folder, destination=tmp_path / "again.pth")
+    first, again = (torch.load(tmp_path / name) for name in ("half.pth", "again.pth"))
+    places = ("step", "epoch", "steps_per_epoch")
+    assert [again[name] for name in places] == [first[name] for name in places]
     # Stopped and resumed once more on the way.
     with pytest.raises(KeyboardInterrupt):
         fit(*experiments.resume(back.folder, corpora[kind]), Stop(3))
@@ -555,7 +559,7 @@ def test_weights_only_is_the_notebooks_file_as_before(tmp_path: Path):
     small, large = (torch.load(tmp_path / name, weights_only=True) for name in ("y.pth", "x.pth"))
     own = {"optimizer_state_dict", "scheduler_state_dict", "step", "epoch", "steps_per_epoch"}
     assert set(large) - set(small) == own | {"astra", "sha256"}
-    versioned, _ = conversion.write_notebook_files(example(), tmp_path / "notebooks")
+    versioned, _ = notebook_files.write(example(), tmp_path / "notebooks")
     assert set(torch.load(versioned, weights_only=True)) == set(small)
 
 
@@ -567,3 +571,34 @@ def test_training_goes_on_from_an_epochs_end_only(corpora: dict[str, str], tmp_p
     conversion.write(dataclasses.replace(model, optimizer=later), tmp_path / "middle")
     with pytest.raises(InputError, match="imported at step 5, 2 of 3 steps into epoch 2"):
         fit(*experiments.resume(tmp_path / "middle", corpora["text"]), Stop())
+
+
+def test_who_converts_inside_an_epoch_is_told(
+    corpora: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run = train(RUNS["text"], corpora["text"], tmp_path / "run", stop=1)
+    script("convert", source=run.folder, destination=tmp_path / "end.pth")
+    model = conversion.read(run.folder)
+    assert model.optimizer is not None
+    later = dataclasses.replace(model.optimizer, step=5)
+    conversion.write(dataclasses.replace(model, optimizer=later), tmp_path / "middle")
+    assert capsys.readouterr().err == ""
+    script("convert", source=tmp_path / "middle", destination=tmp_path / "middle.pth")
+    script("convert", source=tmp_path / "middle.pth", destination=tmp_path / "back")
+    script("convert", source=tmp_path / "middle.pth", destination=tmp_path / "x.safetensors")
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2
+    assert all("its training stands at 2 of 3 steps of epoch 2: " in line for line in told)
+
+
+def test_training_does_not_go_on_with_epochs_of_another_length(
+    corpora: dict[str, str], tmp_path: Path
+):
+    run = train(RUNS["words"], corpora["words"], tmp_path / "run", stop=1)
+    model = dataclasses.replace(conversion.read(run.folder), corpus=CorpusRecord.unknown("x"))
+    conversion.write(model, tmp_path / "back")
+    few = tmp_path / "few.txt"  # One step an epoch, so any number of steps is whole epochs.
+    few.write_text("abcde\nbcdea\ncdeab\ndeabc\neabcd\n")
+    steps = run.metrics()[-1].step
+    with pytest.raises(InputError, match=rf"trained {steps} steps an epoch before.* corpus has 1:"):
+        fit(*experiments.resume(tmp_path / "back", str(few)), Stop())

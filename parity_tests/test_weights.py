@@ -1,6 +1,7 @@
 """Weights in and out: exact round trips, the notebooks' files, and files that must be refused."""
 
 import dataclasses
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from astra_jax.errors import InputError
 from astra_jax.model import parameters
 from astra_jax.presets import PRESETS, override
 from astra_jax.vocabulary import published_vocabulary
-from astra_torch import conversion, models
-from astra_torch.conversion import TrainedModel
+from astra_torch import conversion, models, notebook_files
 from astra_torch.models import build_model
 from astra_torch.parity import random_case
+from astra_torch.trained_model import TrainedModel
 from astra_torch.weights import find_layout, to_arrays, to_model
 
 SMALL = dict(embedding_dim=6, hidden_dim=10)
@@ -65,7 +66,9 @@ def test_the_round_trip_through_flax_is_exact(key):
 )
 @settings(max_examples=25, deadline=None)
 def test_a_model_of_any_shape_comes_back_from_a_file(dataset: Any, shape: Any, suffix: str):
-    model = trained(dataset, "alpha", **shape)
+    # Of as many layers, whose dropout is a names file's, which has no place for one.
+    row = ("alpha", "beta", "gamma", "gamma")[shape["num_layers"] - 1]
+    model = trained(dataset, row, **shape)
     arrays = {name: array.astype(shape["dtype"]) / 3 for name, array in model.arrays.items()}
     model = dataclasses.replace(model, arrays=arrays)
     with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +113,7 @@ def test_every_form_leads_to_every_other_without_a_changed_bit(dtype: str, tmp_p
 @pytest.mark.parametrize("key", PRESETS, ids=lambda key: "-".join(key))
 def test_exports_load_strictly_into_the_notebooks_classes(key, tmp_path: Path):
     model = trained(*key)
-    versioned, latest = conversion.write_notebook_files(model, tmp_path)
+    versioned, latest = notebook_files.write(model, tmp_path)
     assert versioned.name == f"{model.preset.base_name}_v1.pth"
     assert latest.read_bytes() == versioned.read_bytes()
     checkpoint = torch.load(versioned, weights_only=True)
@@ -125,7 +128,7 @@ def test_exports_load_strictly_into_the_notebooks_classes(key, tmp_path: Path):
     extra = [checkpoint["num_layers"]] if "num_layers" in checkpoint else []
     twin = getattr(models, checkpoint["model_class"])(*sizes, *extra)
     twin.load_state_dict(checkpoint["state_dict"], strict=True)
-    assert conversion.write_notebook_files(model, tmp_path)[0].name.endswith("_v2.pth")
+    assert notebook_files.write(model, tmp_path)[0].name.endswith("_v2.pth")
 
 
 def notebook_checkpoint(**changes: Any) -> dict[str, Any]:
@@ -162,6 +165,9 @@ def test_a_notebooks_file_loads(tmp_path: Path):
         ("x.pth", {"model_name": "Astra-γ"}),
         ("x.pth", {"n_classes": 66}),
         ("x.pth", {"model_class": "GRU_MediumModel"}),
+        ("x.pth", {"dropout": "0.7"}),
+        ("x.pth", {"dropout": 1.0}),
+        ("x.pth", {"dropout": True}),
     ],
 )
 def test_a_mislabelled_file_is_refused_unless_its_shapes_are_trusted(
@@ -174,6 +180,39 @@ def test_a_mislabelled_file_is_refused_unless_its_shapes_are_trusted(
     trusted = conversion.read(path, trust_shapes=True)
     assert trusted.preset.title == "Astra-β"
     assert trusted.preset.model == PRESETS["shakespeare", "beta"].model
+
+
+def test_a_dropout_that_is_not_that_of_the_files_own_preset_is_refused(tmp_path: Path):
+    preset = json.dumps({"preset": PRESETS["shakespeare", "beta"].to_dict()})
+    torch.save(notebook_checkpoint(dropout=0.5, astra=preset), tmp_path / "x.pth")
+    with pytest.raises(InputError, match=r"it says dropout = 0\.5, its preset 0\.1"):
+        conversion.read(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("key", PRESETS, ids=lambda key: "-".join(key))
+def test_a_custom_model_of_a_notebook_takes_the_recipe_of_as_many_layers_and_says_so(
+    key: tuple[Any, str], tmp_path: Path
+):
+    row = PRESETS[key]
+    path, _ = notebook_files.write(trained(*key, **SMALL, dropout=0.3), tmp_path)
+    model = conversion.read(path)
+    assert model.preset.train == row.train
+    # A names file has no place for it.
+    assert model.preset.model.dropout == (0.3 if key[0] == "shakespeare" else row.model.dropout)
+    (caveat,) = conversion.caveats(model, tmp_path / "run")
+    assert "does not say how it was trained: its recipe" in caveat
+    assert f"taken from {row.title}, whose" in caveat
+    conversion.write(model, tmp_path / "run")
+    assert not conversion.caveats(conversion.read(tmp_path / "run"), tmp_path / "x.pth")
+
+
+def test_a_norm_that_the_notebooks_class_does_not_have_is_told(tmp_path: Path):
+    model = trained("shakespeare", "alpha", **SMALL, layer_norm=True)
+    (caveat,) = notebook_files.caveats(model)
+    assert "MyGRUModel has no LayerNorm" in caveat
+    assert conversion.caveats(model, tmp_path / "x.pth") == [caveat]
+    assert not conversion.caveats(model, tmp_path / "x.safetensors")
+    assert not notebook_files.caveats(trained("names", "gamma", **SMALL))
 
 
 def _remove(state: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from tyro.conf import Positional
 from astra_jax import cli
 from astra_jax.cli import default
 from astra_jax.errors import InputError
-from astra_torch import conversion
+from astra_torch import conversion, notebook_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +54,18 @@ def main(arguments: Arguments) -> None:
         weights_only=arguments.weights_only,
         best=arguments.best,
     )
-    written = []
+    written, caveats = [], []
     if arguments.destination:
         conversion.write(trained, arguments.destination)
         written.append(arguments.destination)
+        caveats += conversion.caveats(trained, arguments.destination)
     if arguments.notebook_dir:
-        written += conversion.write_notebook_files(trained, arguments.notebook_dir)
+        written += notebook_files.write(trained, arguments.notebook_dir)
+        caveats += notebook_files.caveats(trained)
     for path in written:
         print(f"{trained.preset.title}: wrote {path}")
+    for caveat in dict.fromkeys(caveats):
+        cli.note(f"note: {caveat}")
 
 
 if __name__ == "__main__":

@@ -197,7 +197,7 @@ def test_groups_that_make_no_sense_are_refused(
     group, splits = begin_group(SMALL, num=2)
     with pytest.raises(InputError, match=r"--devices 3 .*: 2 runs can be shared by 2 at most"):
         fit_group(group, splits, Silent(), FitOptions(devices=3))
-    with pytest.raises(InputError, match="group already holds a run: go on with it by --resume"):
+    with pytest.raises(InputError, match="group already holds a run: choose another folder"):
         begin_group(SMALL)
     with pytest.raises(InputError, match="is a folder of runs: give one of the run folders in it"):
         Run.open(group.folder)

@@ -104,8 +104,8 @@ def test_run_is_never_made_where_one_is(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         create(tmp_path, PRESETS["shakespeare", "beta"])
     assert str(error.value) == (
-        f"{tmp_path} already holds a run: go on with it by --resume {tmp_path}, or choose another "
-        "folder for --out"
+        f"{tmp_path} already holds a run: choose another folder, or go on with that run by "
+        f"scripts/train.py --resume {tmp_path}"
     )
     assert contents(tmp_path) == before
 
@@ -114,7 +114,7 @@ def test_run_is_not_made_among_other_files(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("do not touch")
     with pytest.raises(InputError) as error:
         create(tmp_path)
-    assert str(error.value) == f"{tmp_path} is not empty: choose another folder for --out"
+    assert str(error.value) == f"{tmp_path} is not empty: choose another folder"
     assert contents(tmp_path) == {"thesis.txt": b"do not touch"}
 
 
@@ -123,7 +123,7 @@ def test_run_is_not_made_in_a_file_or_below_one(tmp_path: Path) -> None:
     path.write_text("data")
     with pytest.raises(InputError) as error:
         create(path)
-    assert str(error.value) == f"{path} is a file; --out needs a folder"
+    assert str(error.value) == f"{path} is a file: choose a new folder"
     with pytest.raises(InputError) as error:
         create(path / "run")
     assert str(error.value) == f"cannot make the folder {path / 'run'}: Not a directory"

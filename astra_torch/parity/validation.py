@@ -15,7 +15,6 @@ from astra_jax.presets import override
 from astra_jax.token_files import TokenFile
 from astra_jax.training import Keys
 from astra_torch import conversion
-from astra_torch.conversion import TrainedModel
 from astra_torch.onnx_models import require_onnx
 from astra_torch.parity.cases import Case, random_arrays, training_case
 from astra_torch.parity.certificate import DRAWN, Certificate, Reports
@@ -25,6 +24,7 @@ from astra_torch.parity.precision import describe_precision
 from astra_torch.parity.progress import StageProgress
 from astra_torch.parity.quantities import ParityDtype
 from astra_torch.parity.texts import TextReport, check_texts
+from astra_torch.trained_model import TrainedModel
 from astra_torch.weights import Arrays
 
 Stage = Literal["logits", "gradients", "training", "onnx", "texts"]
