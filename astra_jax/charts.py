@@ -200,5 +200,6 @@ def _published(run: Run, column: int, label: str, color: int) -> list[Series]:
     published = PUBLISHED_LOSSES.get((run.preset.data.dataset, run.preset.name), {})
     if not (published and run.is_published_setup):
         return []
-    points = tuple((epoch, losses[column]) for epoch, losses in published.items())
+    printed = ((epoch, losses[column]) for epoch, losses in published.items())
+    points = tuple((epoch, loss) for epoch, loss in printed if loss is not None)
     return [Series(label=label, points=points, color=color, style="marks")]

@@ -1,5 +1,6 @@
 """What becomes of losses: over epochs, over sizes, and of training beside validation."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,8 @@ def _draw_published(axes: Axes, outcome: Outcome) -> None:
     published = PUBLISHED_LOSSES.get((outcome.row.dataset, outcome.row.model), {})
     for column, (quantity, (color, _)) in enumerate(_LOSSES.items()):
         label = "published train" if quantity == "train" else "published validation"
-        losses = [pair[column] for pair in published.values()]
+        printed = [pair[column] for pair in published.values()]
+        losses = [math.nan if loss is None else loss for loss in printed]
         if losses:
             axes.plot(
                 list(published), losses, color=PALETTE[color][0], label=label, **PUBLISHED_LOOK
@@ -175,7 +177,10 @@ def _draw_gap(axes: Axes, outcome: Outcome) -> None:
     axes.plot([best], [at_best], linestyle="", marker="v", color=color, markersize=8)
     published = PUBLISHED_LOSSES.get((outcome.row.dataset, outcome.row.model), {})
     if outcome.is_published_setup and published:
-        published_gaps = [validation - train for train, validation in published.values()]
+        published_gaps = [
+            math.nan if validation is None else validation - train
+            for train, validation in published.values()
+        ]
         axes.plot(list(published), published_gaps, color=color, **PUBLISHED_LOOK)
 
 

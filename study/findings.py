@@ -93,7 +93,7 @@ def scatter(outcome: Outcome) -> str:
         f"the same model are less than {apart:.3f} apart in {_HUNDRED} cases"
     )
     published = PUBLISHED_LOSSES.get((outcome.row.dataset, outcome.row.model), {})
-    losses = [validation for _, validation in published.values()]
+    losses = [validation for _, validation in published.values() if validation is not None]
     steps = [abs(after - before) for before, after in itertools.pairwise(losses)]
     if not outcome.is_published_setup or not steps:
         return f"{told}."

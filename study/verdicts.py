@@ -97,6 +97,7 @@ def verdicts_of(outcome: Outcome) -> list[Verdict]:
         _verdict(quantity, number, epoch, outcome.lines(epoch), scatter)
         for epoch in sorted(set(published) & set(outcome.epochs))
         for quantity, number in zip(QUANTITIES, published[epoch], strict=True)
+        if number is not None
     ]
 
 

@@ -322,7 +322,8 @@ def made(
     epochs, steps = preset.train.epochs, preset.train.steps_per_epoch or 401
     lines, last = [], (2.0, 2.0)
     for epoch in range(1, (done or epochs) + 1):
-        last = published.get(epoch, last)
+        train, validation = published.get(epoch, last)
+        last = train, last[1] if validation is None else validation
         line = EpochMetrics(
             epoch=epoch,
             step=steps * epoch,
@@ -434,6 +435,15 @@ def test_published_numbers_meet_those_of_their_epoch_and_quantity():
     assert not verdicts_of(outcome_of(dataclasses.replace(runs[0], corpus=other)))
     faster = override(runs[0].preset, learning_rate=0.1)
     assert not verdicts_of(outcome_of(dataclasses.replace(runs[0], preset=faster)))
+
+
+def test_a_published_number_that_was_cut_off_has_no_verdict():
+    found = verdicts_of(outcome_of(made("shakespeare", "gamma")))
+    assert [(each.quantity, each.published) for each in found if each.epoch >= 17] == [
+        ("train", 1.1043),
+        ("validation", 1.4891),
+        ("train", 1.1023),
+    ]
 
 
 def shifted(run: RunRecord, by: float) -> tuple[EpochMetrics, ...]:

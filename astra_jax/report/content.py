@@ -160,7 +160,7 @@ def _facts(run: Run, metrics: list[EpochMetrics]) -> list[Fact]:
     ]
 
 
-def _published(run: Run) -> dict[int, tuple[float, float]]:
+def _published(run: Run) -> dict[int, tuple[float, float | None]]:
     """Returns the study's losses by epoch, nothing where the run is not the study's."""
     if not run.is_published_setup:
         return {}
