@@ -108,18 +108,22 @@ class ReferenceTrainer:
         self.steps_done = state["step"]
 
 
-def require_studies_rule(preset: Preset) -> None:
-    """Refuses what `ReferenceTrainer` does not do, since neither study does it.
-
-    Raises:
-        InputError: the recipe has another value of a field than `STUDIES` knows.
-    """
-    found = [
+def beyond_studies(preset: Preset) -> list[str]:
+    """Returns the fields of a recipe that have other values than `STUDIES` knows, with these."""
+    return [
         f"{name} {value}"
         for name, value in (preset.data.to_dict() | preset.train.to_dict()).items()
         if name in STUDIES and value not in STUDIES[name]
     ]
-    if found:
+
+
+def require_studies_rule(preset: Preset) -> None:
+    """Refuses what `ReferenceTrainer` does not do, since neither study does it.
+
+    Raises:
+        InputError: the recipe goes beyond the studies.
+    """
+    if found := beyond_studies(preset):
         raise InputError(
             f"PyTorch's training is the studies' own, which knows no {', '.join(found)}: it cannot "
             "go on with this recipe; convert.py --weights-only writes a file without the training"

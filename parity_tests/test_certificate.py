@@ -1,5 +1,6 @@
 """`scripts/validate.py` as a user runs it: tables, JSON, exit codes, nothing overwritten."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -164,6 +165,34 @@ def certificate(**changes: Any) -> Certificate:
     preset = PRESETS["names", "alpha"]
     corpus = load_corpus("names", BUILTIN).record
     return Certificate(**{**dict(preset=preset, corpus=corpus, weights={}, levels={}), **changes})
+
+
+def test_a_model_of_a_recipe_that_pytorch_does_not_know_is_compared_without_its_training(
+    corpus: Path, tmp_path: Path
+):
+    model = trained(corpus)
+    for name, fields in {
+        "tuned": dict(schedule="cosine-by-step", warmup_steps=2, decay="matrices"),
+        "outputs": dict(dropout_on="outputs"),
+    }.items():
+        changed = dataclasses.replace(model, preset=override(model.preset, **fields))
+        conversion.write(changed, tmp_path / name)
+    flags = ("--corpus", corpus, "--characters", 200, "--dtype", "float64")
+
+    def level(weights: str, name: str) -> Result:
+        return validate("--weights", tmp_path / weights, *flags, "--level", name)
+
+    for name in ("logits", "gradients", "texts"):
+        done = level("tuned", name)
+        assert done.code == 0, done.err
+    for weights, name, message in (
+        ("tuned", "training", "which knows no schedule cosine-by-step, warmup_steps 2, decay"),
+        ("outputs", "logits", "this model drops outputs"),
+    ):
+        done = level(weights, name)
+        assert done.code == 2
+        assert message in done.err
+        assert "comparing" not in done.err
 
 
 def test_nothing_compared_is_no_agreement():

@@ -1,5 +1,7 @@
 """What PyTorch computes from a case, in an order of operations of its own."""
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,7 +24,12 @@ class TorchSide:
         # Masks are given; without them nothing is to be dropped.
         self.model.eval()
         self.clip = case.preset.train.clip
-        self.trainer = ReferenceTrainer(self.model, case.preset, case.steps_per_epoch)
+        self._case = case
+
+    @functools.cached_property
+    def trainer(self) -> ReferenceTrainer:
+        """Where a training stands; there is none of a recipe that neither study has."""
+        return ReferenceTrainer(self.model, self._case.preset, self._case.steps_per_epoch)
 
     @torch.no_grad()
     def logits(self, inputs: StepInputs) -> Results:

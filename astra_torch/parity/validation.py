@@ -25,6 +25,7 @@ from astra_torch.parity.progress import StageProgress
 from astra_torch.parity.quantities import ParityDtype
 from astra_torch.parity.texts import TextReport, check_texts
 from astra_torch.trained_model import TrainedModel
+from astra_torch.training import beyond_studies
 from astra_torch.weights import Arrays
 
 Stage = Literal["logits", "gradients", "training", "onnx", "texts"]
@@ -210,6 +211,17 @@ def _prepare(
     if {"onnx", "texts"} & set(stages) and "float32" in dtypes:
         require_onnx()
     recipe = subject.preset.train
+    if "training" in stages and (found := beyond_studies(subject.preset)):
+        raise InputError(
+            f"PyTorch's training is the studies' own, which knows no {', '.join(found)}: compare "
+            "the model without it, by --level logits, gradients, onnx or texts"
+        )
+    dropped = recipe.dropout_on != "states" and subject.preset.model.dropout > 0
+    if dropped and {"logits", "gradients"} & set(stages):
+        raise InputError(
+            "the notebooks' classes drop states alone, and this model drops outputs: compare it "
+            "where nothing is dropped, by --level onnx or texts"
+        )
     last = recipe.epochs * steps_in_epoch(subject.preset, subject.split.train)
     if "training" in stages and recipe.schedule == "cosine" and num_steps > last:
         raise InputError(
