@@ -65,7 +65,17 @@ def run(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # A folder that may not be read or written, a full disk.
         _fail(f"error: {error}", EXIT_INPUT)
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        _fail(f"error: the memory of this machine is not enough: {error}; ask for less", EXIT_INPUT)
     sys.exit(code or 0)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, NumPy or XLA, which is not imported for this, has found no memory."""
+    is_xla = type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error)
+    return is_xla or isinstance(error, MemoryError)
 
 
 def _parse(arguments: type[Arguments], doc: str | None) -> Arguments:

@@ -41,7 +41,7 @@ def enable() -> str:
     except OSError as error:
         return (
             f"note: compiling anew, since {error.filename or folder} cannot keep compiled programs "
-            f"({error.strerror or error}); --no-compile-cache says that this is meant"
+            f"({error.strerror or error})"
         )
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

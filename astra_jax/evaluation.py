@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from astra_jax import memory
 from astra_jax.cluster import Placement
 from astra_jax.config import DataConfig, Preset, Record
 from astra_jax.datasets import (
@@ -41,6 +42,9 @@ WINDOWS = (128, 256)
 
 NUM_BATCHES = 200
 """Single random batches that are drawn to see how much one of them tells."""
+
+ROW_BYTES = 32
+"""That a row of a batch takes while it is drawn: two random words, and what they are made of."""
 
 CHUNK = 4096
 """Characters of one stream that the device reads at once."""
@@ -164,6 +168,11 @@ def running_text(data: Dataset) -> TextWindows | StoredWindows:
 def _evaluate_text(
     model: GRULanguageModel, preset: Preset, data: TextWindows | StoredWindows, num_batches: int
 ) -> TextEvaluation:
+    memory.require(
+        ROW_BYTES * num_batches * data.batch_size,
+        f"{num_batches:,} single batches",
+        "take fewer, by --batches",
+    )
     # No program depends on the seed, so runs of several seeds share what is compiled.
     trainer, place = Trainer(override(preset, seed=0), 1), Placement.of(None, preset)
     params = nnx.state(model)

@@ -113,9 +113,13 @@ def prepare_group(
     Raises:
         InputError: as `prepare` does; or so many seeds cannot be, or there are several processes.
     """
-    if jax.process_count() > 1:
-        raise InputError("--seeds trains in one process: leave out --coordinator")
+    _require_one_process()
     return _prepare(seeded(preset, num_seeds), corpus_source, remat=remat)
+
+
+def _require_one_process() -> None:
+    if jax.process_count() > 1:
+        raise InputError("runs of several seeds train in one process: leave out --coordinator")
 
 
 def _prepare(
@@ -171,6 +175,7 @@ def resume_group(
     folder: Path, corpus_source: str | None = None, expected: Mapping[str, Any] = _NOTHING
 ) -> tuple[Group, list[Split]]:
     """Opens a folder of runs and finds their corpus again; as `resume`, of `begin_group`."""
+    _require_one_process()
     group = Group.open(folder)
     runs, splits = _resume(group.runs, corpus_source, expected)
     return dataclasses.replace(group, runs=tuple(runs)), splits

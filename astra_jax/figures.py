@@ -4,9 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg")  # Files only: a window system need not be there.
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from astra_jax.atomic import replacing
@@ -34,8 +32,10 @@ def draw_chart(chart: Chart, caption: str, path: Path) -> None:
         path: the file, replaced if it is there.
     """
     # Names come out of a run folder: a dollar sign in them begins no formula.
-    with plt.rc_context({"text.parse_math": False}):
-        figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
+    with matplotlib.rc_context({"text.parse_math": False}):
+        # Without pyplot, which would choose a window system for the whole process.
+        figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+        axes = figure.subplots()
         lines = [
             axes.plot(*zip(*series.points, strict=True), **_look(series))[0]
             for series in chart.series
@@ -50,7 +50,6 @@ def draw_chart(chart: Chart, caption: str, path: Path) -> None:
             axes.legend(lines, [series.label for series in chart.series], frameon=False)
         with replacing(path) as temporary:
             figure.savefig(temporary, format="png", dpi=150)
-        plt.close(figure)
 
 
 def _look(series: Series) -> dict[str, Any]:
@@ -81,7 +80,8 @@ def draw_first_letters(shares: dict[str, dict[str, float]], path: Path) -> Path:
         path: the .png to write.
     """
     letters = sorted(set().union(*shares.values()))
-    figure, axes = plt.subplots(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots()
     width = 0.8 / len(shares)
     for index, (name, share) in enumerate(shares.items()):
         places = [place + (index - (len(shares) - 1) / 2) * width for place in range(len(letters))]
@@ -92,5 +92,4 @@ def draw_first_letters(shares: dict[str, dict[str, float]], path: Path) -> Path:
     axes.legend(frameon=False)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
-    plt.close(figure)
     return path

@@ -46,7 +46,7 @@ NUM_NAMES = 5000
 """Generated names whose first letters are counted."""
 
 MEASURES, FIGURE, README = "names-fix.json", "first-letters.png", "README.md"
-"""What stands between these lines of a README.md beside the measures is written here."""
+"""What is written into the folder; of a README.md that is there, what stands between its marks."""
 
 
 @dataclass(frozen=True)

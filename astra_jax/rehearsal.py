@@ -13,10 +13,11 @@ from astra_jax.config import Preset, Record
 from astra_jax.corpus import CorpusRecord
 from astra_jax.datasets import Split
 from astra_jax.fitting import FitOptions, steps_in_epoch
+from astra_jax.memory import machine_memory, readable
 from astra_jax.model import arithmetic
 from astra_jax.progress import duration
 from astra_jax.replicas import at_once
-from astra_jax.sizing import Memory, machine_memory, readable
+from astra_jax.sizing import Memory
 from astra_jax.training import MAX_STEPS_PER_CALL, Keys, TrainState
 
 TIMED_SECONDS = 2.0

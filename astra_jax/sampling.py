@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Key
 
 from astra_jax.cluster import Placement
+from astra_jax.config import ModelConfig
 from astra_jax.errors import InputError
 from astra_jax.gru import Stepper
 from astra_jax.model import GRULanguageModel, hidden_dim
@@ -27,6 +28,10 @@ COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
 }
 """By platform. A single text's products are loops that the CPU's compiler makes itself, with
 vectors of 256 bits unless told otherwise. A processor that has none of 512 takes what it has."""
+
+DRAW_BYTES, CHARACTER_BYTES, TEXT_ARRAYS = 16, 8, 8
+"""What is held in memory: a number while it is drawn, by the peak of a process; what a character
+is written from; and, of each text, arrays as large as its states and logits together."""
 
 DRAWN = -1
 """Stands where a character is not given."""
@@ -128,7 +133,7 @@ def write_chunk(
     return write(params, stepper, cursor, *rows)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)  # Of every temperature that somebody tries there is one.
 def _program(
     graph: nnx.GraphDef[GRULanguageModel],
     strategy: Strategy,
@@ -157,7 +162,7 @@ class Sampler:
         graph, shared = nnx.split(model)
         params = jax.tree.map(lambda array: array, shared)  # In variables of its own.
         self._ready = functools.lru_cache(maxsize=1)(functools.partial(_Ready.of, graph, params))
-        self._program = functools.cache(functools.partial(_program, graph))
+        self._program = functools.lru_cache(maxsize=8)(functools.partial(_program, graph))
 
     def stream_ids(
         self,
@@ -258,6 +263,13 @@ _key = jax.jit(jax.random.key)
 """In one program: op by op it takes as long as 20 characters of Astra-α."""
 
 
+def bytes_of_texts(config: ModelConfig, length: int, num: int) -> int:
+    """Returns about how many bytes N texts of so many new characters take to be written."""
+    numbers = config.vocab_size + config.num_layers * config.hidden_dim
+    characters = DRAW_BYTES * _rounded(length) + CHARACTER_BYTES * length
+    return num * (characters + 4 * TEXT_ARRAYS * numbers)
+
+
 def draw_uniforms(key: Key[Array, ""], length: int, num: int) -> Float[np.ndarray, "S N"]:
     """Returns the numbers in [0, 1) that decide the draws of N texts of `length` characters.
 
@@ -265,8 +277,11 @@ def draw_uniforms(key: Key[Array, ""], length: int, num: int) -> Float[np.ndarra
     to compile one takes longer than to write a text with Astra-α. A longer text's draws begin
     with a shorter one's.
     """
-    rounded = 1 << (length - 1).bit_length()
-    return np.asarray(_draw(key, rounded, num))[:length]
+    return np.asarray(_draw(key, _rounded(length), num))[:length]
+
+
+def _rounded(length: int) -> int:
+    return 1 << (length - 1).bit_length()
 
 
 @functools.partial(jax.jit, static_argnames=("length", "num"))

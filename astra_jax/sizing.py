@@ -1,18 +1,13 @@
 """Whether a training fits into the machine, how long it takes, and whether its size makes sense."""
 
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
-
-import jax
 
 from astra_jax.config import Preset
 from astra_jax.errors import InputError
 from astra_jax.gru.inputs import is_small
+from astra_jax.memory import machine_memory, readable
 from astra_jax.replicas import at_once
-
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 STATES_KEPT, DROPOUT_BYTES_KEPT = 10, 2
 """Arrays [T, B, H] that a layer's backward pass needs of the forward one, or makes: gates, states,
@@ -100,22 +95,6 @@ def _masks(preset: Preset) -> int:
     return DROPOUT_BYTES_KEPT * elements if model.dropout else 0
 
 
-def machine_memory() -> int:
-    """Returns the bytes that this machine's device may hold: an accelerator's own, or main memory.
-
-    A container's limit counts where it is the lower one.
-    """
-    statistics = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in statistics:
-        return int(statistics["bytes_limit"])
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in map(Path, _CGROUP_LIMITS):
-        text = path.read_text().strip() if path.is_file() else ""
-        if text.isdigit():
-            limits.append(int(text))
-    return min(limits)
-
-
 def require_memory(preset: Preset, *, remat: bool = False, num_runs: int = 1) -> None:
     """Finds out, before anything is allocated, whether a training can fit; see `Memory.of`.
 
@@ -132,9 +111,19 @@ def require_memory(preset: Preset, *, remat: bool = False, num_runs: int = 1) ->
     if needed.total > available:
         raise InputError(
             f"the training needs {needed.describe()}, this machine has {readable(available)}: take "
-            "a smaller --hidden-dim, --num-layers, --embedding-dim, --batch-size or --seq-len"
-            + ("" if remat else ", or --remat")
+            f"{_remedy(needed, remat=remat)}"
         )
+
+
+def _remedy(needed: Memory, *, remat: bool) -> str:
+    """Returns the flags that make the largest part of a training's memory smaller."""
+    largest = max(vars(needed), key=lambda part: getattr(needed, part))
+    if largest == "batches":
+        return "a smaller --batch-size or --steps-per-epoch"
+    if largest != "activations":
+        return "a smaller --hidden-dim, --num-layers or --embedding-dim"
+    smaller = "a smaller --batch-size, --seq-len, --hidden-dim or --num-layers"
+    return smaller if remat else f"{smaller}, or --remat"
 
 
 MANY_PARAMETERS = 10
@@ -166,14 +155,3 @@ def advice(num_parameters: int, num_characters: int) -> str:
             "--hidden-dim would learn more from them"
         )
     return ""
-
-
-def readable(size: int) -> str:
-    """Returns bytes as a person reads them, like 16.6 MB; a kB is 1000 bytes."""
-    value, units = float(size), iter(("bytes", "kB", "MB", "GB", "TB", "PB", "EB"))
-    unit = next(units)
-    for larger in units:
-        if value < 999.95:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:,.1f} {unit}"

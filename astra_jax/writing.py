@@ -5,9 +5,10 @@ from collections.abc import Generator, Iterator
 import numpy as np
 from jaxtyping import Array, Int, Key
 
+from astra_jax import memory
 from astra_jax.errors import InputError
 from astra_jax.model import GRULanguageModel
-from astra_jax.sampling import CHUNK, Sampler, draw_uniforms
+from astra_jax.sampling import CHUNK, Sampler, bytes_of_texts, draw_uniforms
 from astra_jax.strategies import Strategy, TopK
 from astra_jax.vocabulary import Vocabulary
 
@@ -27,6 +28,7 @@ class Writer:
                 one with an end token ends a text there.
         """
         self._sampler, self._vocabulary = Sampler(model), vocabulary
+        self._config = model.config
 
     def generate(
         self,
@@ -73,7 +75,8 @@ class Writer:
 
         Raises:
             InputError: the prompt is empty or has a character that is not in the vocabulary, a
-                number is not positive, or top-k is larger than the vocabulary.
+                number is not positive, top-k is larger than the vocabulary, or the texts are more
+                than the machine can hold.
         """
         vocabulary = self._vocabulary
         ids = _prompt_ids(vocabulary, prompt)
@@ -87,6 +90,11 @@ class Writer:
                 f"top-k must be at most {len(vocabulary)}, the size of the vocabulary, "
                 f"got {strategy.k}"
             )
+        memory.require(
+            bytes_of_texts(self._config, length, num),
+            f"num = {num:,} texts of length = {length:,}",
+            "ask for fewer, or shorter ones",
+        )
         prompts = np.tile(np.asarray(ids, np.int32), (num, 1))
         uniforms = draw_uniforms(key, length, num)
         chunks = self._sampler.stream_ids(prompts, uniforms, strategy, stateful, chunk)

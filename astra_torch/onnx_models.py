@@ -234,6 +234,4 @@ def import_extra(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise InputError(
-            "a .onnx file needs the onnx extra: pip install 'astra-gru[onnx]'"
-        ) from error
+        raise InputError("a .onnx file needs the onnx extra: pip install -e '.[onnx]'") from error

@@ -4,10 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # Files only: a window system need not be there.
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from astra_jax.atomic import replacing
@@ -24,9 +21,8 @@ def draw_growth(record: Mapping[str, Any], path: Path) -> Path:
         path: the .png to write.
     """
     sweeps = record["sweeps"]
-    figure, panels = plt.subplots(
-        1, len(sweeps), figsize=(10.5, 3.4), layout="constrained", sharey=True, squeeze=False
-    )
+    figure = Figure(figsize=(10.5, 3.4), layout="constrained")
+    panels = figure.subplots(1, len(sweeps), sharey=True, squeeze=False)
     for axes, (letter, sweep), colors in zip(panels[0], sweeps.items(), PALETTE, strict=False):
         axes.loglog(sweep["sizes"], sweep["us_per_char"], "o-", color=colors[0])
         axes.set(
@@ -43,5 +39,4 @@ def draw_growth(record: Mapping[str, Any], path: Path) -> Path:
     figure.suptitle(f"One size grows, the others stay at {base}")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
-    plt.close(figure)
     return path

@@ -4,10 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # Files only: a window system need not be there.
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -73,14 +69,9 @@ def scale_by_powers(axes: Axes) -> None:
 
 def make_panels(rows: int, columns: int, *, width: float, height: float, **share: Any) -> Any:
     """Returns a figure and its panels, of inches each, by row and column."""
-    figure, panels = plt.subplots(
-        rows,
-        columns,
-        figsize=(max(width * columns, 6.0), height * rows + 0.5),
-        layout="constrained",
-        squeeze=False,
-        **share,
-    )
+    inches = max(width * columns, 6.0), height * rows + 0.5
+    figure = Figure(figsize=inches, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, **share)
     for axes in panels.flat:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
@@ -123,8 +114,7 @@ def _place(figure: Figure, handles: list[Any], labels: list[str], *, inches: flo
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes the file and closes the figure."""
+    """Writes the file."""
     with replacing(path) as temporary:
         # No version or time in it: the same numbers make the same bytes.
         figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
-    plt.close(figure)

@@ -11,6 +11,7 @@ from flax import nnx
 from astra_jax import builtin_corpus, evaluation, experiments, token_files
 from astra_jax.config import Preset
 from astra_jax.datasets import Split, StoredWindows
+from astra_jax.errors import InputError
 from astra_jax.evaluation import TextEvaluation, WordsEvaluation, evaluate
 from astra_jax.metrics import EpochMetrics, History, Spread
 from astra_jax.model import GRULanguageModel, arithmetic
@@ -109,6 +110,8 @@ def test_single_batches_scatter_around_the_mean_over_all_windows(begin: Begin) -
     # The study's rule, whatever the recipe: windows that follow one another would scatter less.
     following = override(run.preset, carry_state=True)
     assert evaluate_text(following, begin(following, "following")[1], num_batches=400) == found
+    with pytest.raises(InputError, match=r"single batches need about .*B, this .*--batches"):
+        evaluate_text(run.preset, split, num_batches=10**12)
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import astra_jax
+
 ROOT = Path(__file__).parent.parent
 JAX_MODULES = [
     str(path.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__init__")
@@ -45,6 +47,12 @@ def test_each_side_imports_alone(blocked: list[str], modules: list[str]):
         pytest.importorskip("torch")
     result = run(_BLOCKED.format(blocked=blocked, modules=modules))
     assert result.returncode == 0, result.stderr
+
+
+def test_the_public_names_are_the_same_to_everybody():
+    everything: dict[str, object] = {}
+    exec("from astra_jax import *", everything)
+    assert {*everything} - {"__builtins__"} == {*astra_jax.__all__} == {*dir(astra_jax)}
 
 
 def test_the_package_loads_nothing_before_it_is_used():

@@ -227,6 +227,11 @@ def test_report_replaces_its_own_pages_only(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no report of ours"):
         write_report([run], page, with_samples=False)
     assert page.read_text() == "<p>Somebody's own"
+    picture = tmp_path / "notes-loss.png"
+    picture.write_text("Somebody's own")
+    with pytest.raises(InputError, match=r"notes-loss\.png exists, and no report that it is of"):
+        write_report([run], tmp_path / "notes.html", with_samples=False)
+    assert picture.read_text() == "Somebody's own"
     (tmp_path / "folder.html").mkdir()
     for wrong in ("page.txt", "missing/page.html", "folder.html"):
         with pytest.raises(InputError, match=r"page\.txt|missing|folder\.html"):

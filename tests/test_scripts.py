@@ -1,5 +1,6 @@
 """Tests of the command line: what each script writes and prints, and how it refuses bad input."""
 
+import dataclasses
 import io
 import itertools
 import json
@@ -24,7 +25,7 @@ pytest.importorskip("torch")  # The scripts convert, too.
 import torch
 from safetensors.numpy import load_file, save_file
 
-from astra_jax import fitting
+from astra_jax import cli, fitting
 from astra_jax.errors import DivergedError, StoppedError
 from astra_jax.runs import Run
 from tests.commands import SCRIPTS, Result, call
@@ -694,7 +695,17 @@ REFUSALS: list[tuple[str, str, str]] = [
     (
         "train.py",
         "--hidden-dim 65536 --num-layers 256",
-        r"needs about 190\.1 TB \(.*\), this machine has .*: take",
+        r"needs about 190\.1 TB \(.*\), this machine has .*: take a smaller --hidden-dim, ",
+    ),
+    (
+        "train.py",
+        "--batch-size 65536 --steps-per-epoch 16777216",
+        "this machine has .*: take a smaller --batch-size or --steps-per-epoch",
+    ),
+    (
+        "train.py",
+        "--seq-len 1048576 --batch-size 999",
+        ": take a smaller .*--seq-len.*, or --remat",
     ),
     ("train.py", "--resume RUN --dry-run", "leave out --dry-run"),
     ("train.py", "--dropout 1", "dropout must be at least 0 and below 1, got 1.0"),
@@ -718,6 +729,8 @@ REFUSALS: list[tuple[str, str, str]] = [
     ("sample.py", "RUN --prompt=", "the prompt is empty: give at least one character"),
     ("sample.py", "RUN --on-unknown keep", "invalid choice 'keep' .*'error', 'skip', 'replace'"),
     ("sample.py", "RUN --length 0", "length must be at least 1, got 0"),
+    ("sample.py", "RUN --length 1000000000000", r"length = 1,000,.* need about .*TB, this machine"),
+    ("sample.py", "RUN --num 1000000000", r"num = 1,000,000,000 texts .* need about .*TB, this"),
     ("sample.py", "RUN --num -2", "num must be at least 1, got -2"),
     ("sample.py", "RUN --seed 18446744073709551616", "seed must be .* got 18446744073709551616"),
     ("sample.py", "full", "full is not a run folder: it has no config.json"),
@@ -748,6 +761,26 @@ REFUSALS: list[tuple[str, str, str]] = [
     ("benchmark.py", "--repeats 0", "--repeats must be at least 1, got 0"),
     ("benchmark.py", "--seconds nan", "--seconds must be above 0 and finite, got nan"),
 ]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("of 3 TiB"), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: of 3 TiB")]
+)
+def test_too_little_memory_is_told_in_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @dataclasses.dataclass
+    class Nothing:
+        """No flags."""
+
+    def main(arguments: Nothing) -> None:
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["script"])
+    with pytest.raises(SystemExit) as end:
+        cli.run(main, Nothing, None)
+    assert end.value.code == 2
+    assert re.fullmatch(r"error: the memory .* is not enough: .*3 TiB.*\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from astra_jax import builtin_corpus, sizing
+from astra_jax import builtin_corpus, memory, sizing
 from astra_jax.datasets import split_corpus
 from astra_jax.errors import InputError
+from astra_jax.memory import machine_memory, readable
 from astra_jax.presets import PRESETS, override
-from astra_jax.sizing import Memory, advice, machine_memory, readable, require_memory
+from astra_jax.sizing import Memory, advice, require_memory
 from astra_jax.training import Keys, Trainer
 
 ALPHA = PRESETS["shakespeare", "alpha"]
@@ -58,7 +59,7 @@ def test_training_that_cannot_fit_is_refused_and_one_that_can_is_not(
     monkeypatch.setattr(sizing, "machine_memory", lambda: need)
     require_memory(ALPHA)
     monkeypatch.setattr(sizing, "machine_memory", lambda: need - 1)
-    with pytest.raises(InputError, match="--hidden-dim"):
+    with pytest.raises(InputError, match="a smaller --batch-size, --seq-len"):
         require_memory(ALPHA)
 
 
@@ -68,7 +69,7 @@ def test_machine_has_memory_of_a_plausible_size() -> None:
 
 def test_a_containers_limit_counts(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(sizing, "_CGROUP_LIMITS", (str(limit), str(tmp_path / "missing")))
+    monkeypatch.setattr(memory, "_CGROUP_LIMITS", (str(limit), str(tmp_path / "missing")))
     whole = machine_memory()
     for text, expected in {"max\n": whole, "1000000\n": 10**6}.items():
         limit.write_text(text)

@@ -36,9 +36,10 @@ def write_report(runs: Sequence[Run], path: Path, *, with_samples: bool = True) 
     Raises:
         InputError: the file is no place for a page, or a run's metrics are damaged.
     """
-    _require_place(path)
     labels = _labels(runs)
     charts = all_charts(runs, labels)
+    pictures = [path.with_name(f"{path.stem}-{chart.name}.png") for chart in charts]
+    _require_place(path, pictures)
     sections = [
         describe(run, label, with_samples=with_samples)
         for run, label in zip(runs, labels, strict=True)
@@ -56,7 +57,6 @@ def write_report(runs: Sequence[Run], path: Path, *, with_samples: bool = True) 
         )
     )
     write_text(path, _UNPRINTABLE.sub("\ufffd", page))
-    pictures = [path.with_name(f"{path.stem}-{chart.name}.png") for chart in charts]
     for chart, picture in zip(charts, pictures, strict=True):
         draw_chart(chart, ", ".join(labels), picture)
     return [path, *pictures]
@@ -84,8 +84,8 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     return labels
 
 
-def _require_place(path: Path) -> None:
-    """Finds out, before any work is done, whether a page may be written there.
+def _require_place(path: Path, pictures: Sequence[Path]) -> None:
+    """Finds out, before any work is done, whether a page and its pictures may be written there.
 
     Raises:
         InputError: it may not.
@@ -98,3 +98,6 @@ def _require_place(path: Path) -> None:
         raise InputError(f"{path} is a folder: give a file")
     if path.exists() and f'content="{GENERATOR} '.encode() not in path.read_bytes()[:1000]:
         raise InputError(f"{path} exists and is no report of ours: choose another name")
+    there = next((picture for picture in pictures if picture.exists()), None)
+    if there is not None and not path.exists():
+        raise InputError(f"{there} exists, and no report that it is of: choose another name")

@@ -6,11 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # Files only: a window system need not be there.
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from astra_jax.atomic import replacing
 from astra_jax.errors import InputError
@@ -64,7 +61,8 @@ def _order(values: dict[str, Any]) -> tuple[str, int]:
 
 def draw_drift(certificates: Certificates, path: Path) -> Path:
     """Draws how far the parameters of the two frameworks are apart after every step."""
-    figure, panels = plt.subplots(1, 2, figsize=(10.5, 4.4), layout="constrained")
+    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    panels = figure.subplots(1, 2)
     trained = [values for values in certificates.values() if "training" in values["levels"]]
     for values, color in zip(trained, itertools.cycle(COLORS)):
         for axes, dtype in zip(panels, ("float64", "float32"), strict=True):
@@ -86,7 +84,6 @@ def draw_drift(certificates: Certificates, path: Path) -> Path:
         )
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
-    plt.close(figure)
     return path
 
 
