@@ -3,7 +3,7 @@ gradients against those of the plain scan."""
 
 import functools
 import re
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -264,17 +264,27 @@ def test_a_single_text_reads_large_kernels_of_bfloat16_as_they_are():
 def test_gru_refuses_what_does_not_fit():
     layers, ids, table, h_0, keep = single(random_inputs(4, 3, 5, 6))
     inputs = Embedded(table, jax.device_put(ids))
-    with pytest.raises(ValueError, match="unknown GRU backend 'fast': choose one of scan"):
+    with pytest.raises(InputError, match="unknown GRU backend 'fast': choose one of scan"):
         gru(layers, inputs, h_0, backend="fast")
     turned = [layers[0]._replace(kernel_ih=layers[0].kernel_ih.swapaxes(1, 2)), layers[1]]
     unchecked = getattr(gru, "__wrapped__", gru)  # Without beartype, as users run it.
     wrong = r"kernel_ih of layer 0 has shape \(3, 6, 5\), expected \(3, 5, 6\)"
-    with pytest.raises(ValueError, match=wrong):
+    with pytest.raises(InputError, match=wrong):
         unchecked(turned, inputs, h_0)
-    with pytest.raises(ValueError, match="keep has shape"):
+    with pytest.raises(InputError, match="keep has shape"):
         unchecked(layers, inputs, h_0, jnp.asarray(keep[:, :, :1]))
-    with pytest.raises(ValueError, match="h_0 has shape"):
+    with pytest.raises(InputError, match="h_0 has shape"):
         unchecked(layers, inputs, h_0[:1])
+    with pytest.raises(InputError, match="unknown dropout_on 'x': choose one of states, outputs"):
+        unchecked(layers, inputs, h_0, dropout_on=cast(Any, "x"))
+    with pytest.raises(InputError, match="dropout must be at least 0 and below 1, got 1"):
+        unchecked(layers, inputs, h_0, dropout=1.0)
+    with pytest.raises(InputError, match="there is no layer to run"):
+        unchecked([], inputs, h_0)
+    dense = inputs.dense()
+    for nothing in (dense[:0], dense[:, :0]):
+        with pytest.raises(InputError, match=r"inputs have shape .*, expected \[T, B, E\]"):
+            unchecked(layers, nothing, h_0)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 import jax
 from jaxtyping import Array, Bool, DTypeLike, Float
 
 from astra_jax.config import DropoutPlace
+from astra_jax.errors import InputError
 from astra_jax.gru.fused import fused_gru
 from astra_jax.gru.inputs import Embedded, Inputs
 from astra_jax.gru.layerwise import drop_outputs, layerwise
@@ -81,10 +83,16 @@ def gru(
         What each layer hands up after every step, and the last states.
 
     Raises:
-        ValueError: there is no such backend, or the shapes do not fit together.
+        InputError: there is no such backend or place of dropout, the shapes do not fit together,
+            or there is nothing to run: no layer, no step, or no batch.
     """
     if backend is not None and backend not in BACKENDS:
-        raise ValueError(f"unknown GRU backend {backend!r}: choose one of {', '.join(BACKENDS)}")
+        raise InputError(f"unknown GRU backend {backend!r}: choose one of {', '.join(BACKENDS)}")
+    if dropout_on not in get_args(DropoutPlace):
+        places = ", ".join(get_args(DropoutPlace))
+        raise InputError(f"unknown dropout_on {dropout_on!r}: choose one of {places}")
+    if not 0 <= dropout < 1:
+        raise InputError(f"dropout must be at least 0 and below 1, got {dropout}")
     _check_shapes(layers, inputs, h_0, keep)
     run = BACKENDS[backend or CHOICES[jax.default_backend()]]
     if remat:
@@ -98,6 +106,12 @@ def _check_shapes(
     layers: Sequence[GRUWeights], inputs: Inputs, h_0: Array, keep: Array | None
 ) -> None:
     """Refuses what would otherwise broadcast into a wrong result."""
+    if not layers:
+        raise InputError("there is no layer to run: give at least one")
+    if len(inputs.shape) != 3 or 0 in inputs.shape:
+        raise InputError(
+            f"inputs have shape {inputs.shape}, expected [T, B, E] with at least one of each"
+        )
     time, batch, width = inputs.shape
     hidden = h_0.shape[-1]
     expected: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
@@ -111,4 +125,4 @@ def _check_shapes(
         width = hidden
     for name, (given, wanted) in expected.items():
         if given != wanted:
-            raise ValueError(f"{name} has shape {given}, expected {wanted}")
+            raise InputError(f"{name} has shape {given}, expected {wanted}")
