@@ -8,19 +8,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 
 from astra_jax import experiments, fitting, pace
 from astra_jax.config import Preset
+from astra_jax.datasets import Dataset
 from astra_jax.errors import DivergedError, InputError, StoppedError, StorageError
 from astra_jax.fitting import FitOptions
 from astra_jax.locks import locked
+from astra_jax.losses import IGNORE
 from astra_jax.metrics import EpochSoFar
+from astra_jax.model import GRULanguageModel
 from astra_jax.presets import override
 from astra_jax.progress import Snapshot
 from astra_jax.runs import Run
 from astra_jax.saving import SavePolicy
+from astra_jax.training import Keys
 from tests.commands import call
 from tests.kill_runs import kill_runs
 from tests.trainings import TEXT, WORDS, Begin, Silent, Train, final_params, without_times
@@ -124,6 +131,76 @@ def test_the_best_checkpoint_is_kept_apart(begin: Begin, monkeypatch: pytest.Mon
     greedy = (call("sample.py", run.folder, "--greedy", *flag) for flag in ([], ["--best"]))
     assert len({result.out for result in greedy}) == 2
     assert call("sample.py", "x.pth", "--best").code == 2
+
+
+@pytest.fixture
+def two_epochs(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run whose second epoch is its best; of its third, if it has one, the loss is worse."""
+    losses = iter([1.5, 1.0, 2.0])
+    monkeypatch.setattr(fitting._Loop, "_evaluate", lambda *_: [(0.0, next(losses))])
+    run, split = begin(TEXT)
+    fitting.fit(run, split, Silent())
+    assert [path.name for path in run.best.iterdir()] == ["14"]
+    return run
+
+
+def test_a_best_checkpoint_that_a_crash_left_out_is_made_up_for(two_epochs: Run):
+    shutil.rmtree(two_epochs.best / "14")
+    fitting.fit(*experiments.resume(two_epochs.folder), Silent())
+    newest, best = (experiments.restore_state(two_epochs, best=best) for best in (False, True))
+    assert int(best.step) == 14
+    for left, right in zip(jax.tree.leaves(newest), jax.tree.leaves(best), strict=True):
+        assert np.asarray(left).tobytes() == np.asarray(right).tobytes()
+
+
+def test_a_run_that_goes_back_forgets_the_best_of_what_it_left(two_epochs: Run):
+    shutil.rmtree(two_epochs.checkpoints / "14")
+    fitting.fit(*experiments.resume(two_epochs.folder), Silent())
+    assert [line.val_loss_nats for line in two_epochs.metrics()] == [1.5, 2.0]
+    assert [path.name for path in two_epochs.best.iterdir()] == ["7"]
+
+
+def batch_losses(model: GRULanguageModel, data: Dataset, rows: Any) -> list[np.ndarray]:
+    """Returns, by NumPy, the losses of each batch's targets that count."""
+    found = []
+    for row in np.asarray(rows):
+        batch = data.batch(jnp.asarray(row))
+        targets, logits = np.asarray(batch.targets), np.asarray(model(batch.inputs)[0])
+        counted = np.nonzero(targets != IGNORE)
+        found.append(-log_softmax(np.float64(logits), -1)[*counted, targets[counted]])
+    return found
+
+
+@pytest.mark.parametrize("preset", [TEXT, WORDS], ids=["text", "words"])
+def test_an_epochs_line_is_what_its_steps_and_batches_say(
+    preset: Preset, begin: Begin, monkeypatch: pytest.MonkeyPatch
+):
+    told: list[tuple[np.ndarray, np.ndarray, float]] = []
+    add = EpochSoFar.add
+
+    def spy(so_far: EpochSoFar, losses: np.ndarray, norms: np.ndarray, seconds: float = 0.0):
+        told.append((losses, norms, seconds))
+        return add(so_far, losses, norms, seconds)
+
+    monkeypatch.setattr(EpochSoFar, "add", spy)
+    run, split = begin(override(preset, epochs=1))
+    fitting.fit(run, split, Silent())
+    (line,) = run.metrics()
+    losses, norms = (np.concatenate([part[place] for part in told]) for place in (0, 1))
+    assert len(losses) == line.step == 7
+    assert line.train_loss_nats == pytest.approx(losses.mean(dtype=np.float64), rel=1e-12)
+    assert line.grad_norm == pytest.approx(norms.mean(dtype=np.float64), rel=1e-12)
+    seconds = sum(part[2] for part in told)
+    assert line.chars_per_s == pytest.approx(7 * 4 * 16 / seconds, rel=1e-3)
+
+    model, data = experiments.restore_model(run), split.validation
+
+    key = jax.random.fold_in(Keys.from_seed(0).validation, 0)
+    every = batch_losses(model, data, data.cover_rows())
+    estimate = batch_losses(model, data, data.estimate_rows(key))
+    assert line.val_loss_nats == pytest.approx(np.concatenate(every).mean(), rel=1e-5)
+    assert line.val_estimate_nats == pytest.approx(np.mean([b.mean() for b in estimate]), rel=1e-5)
+    assert abs(line.val_loss_nats - line.val_estimate_nats) > 1e-4 * line.val_loss_nats
 
 
 def edit(path: Path, change: Callable[[Any], None]) -> None:
