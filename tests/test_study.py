@@ -437,6 +437,14 @@ def test_published_numbers_meet_those_of_their_epoch_and_quantity():
     assert not verdicts_of(outcome_of(dataclasses.replace(runs[0], preset=faster)))
 
 
+def test_the_committed_records_are_of_the_recipes_as_they_are():
+    out = Path(__file__).parents[1] / "results" / "study"
+    meant = [(row, preset) for row in PLAN for preset in plan.presets_of(row)]
+    found = [records.find(out, row, preset) for row, preset in meant]  # Of another, it raises.
+    assert len(found) == 36
+    assert None not in found
+
+
 def test_a_published_number_that_was_cut_off_has_no_verdict():
     found = verdicts_of(outcome_of(made("shakespeare", "gamma")))
     assert [(each.quantity, each.published) for each in found if each.epoch >= 17] == [
