@@ -194,7 +194,9 @@ def _resume(
         )
     record, splits = find_corpus(runs, corpus_source)
     # A run made of imported weights has now found the text that it goes on with.
-    return [run if run.corpus.sha256 else run.with_corpus(record) for run in runs], splits
+    write = cluster.is_primary()
+    runs = [r if r.corpus.sha256 else r.with_corpus(record, write=write) for r in runs]
+    return runs, splits
 
 
 def find_corpus(

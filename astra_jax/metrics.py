@@ -121,7 +121,7 @@ class History:
         return type(self)(epochs=(*self.epochs, epoch))
 
     def line(self, epoch: int) -> EpochMetrics:
-        """Returns what a finished epoch told; raises `StopIteration` where there is none."""
+        """Returns what an epoch told that has been finished here."""
         return next(line for line in self.epochs if line.epoch == epoch)
 
     @property

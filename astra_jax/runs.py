@@ -141,10 +141,11 @@ class Run:
             ),
         )
 
-    def with_corpus(self, corpus: CorpusRecord) -> Self:
-        """Returns the run with what has become known of its corpus, and writes it down."""
+    def with_corpus(self, corpus: CorpusRecord, *, write: bool) -> Self:
+        """Returns the run with what has become known of its corpus, which one process writes."""
         run = dataclasses.replace(self, corpus=corpus)
-        run._write_config()
+        if write:
+            run._write_config()
         return run
 
     def _write_config(self, *, overwrite: bool = True) -> None:
