@@ -6,19 +6,21 @@ python -m benchmarks.budget results/benchmarks
 import glob
 import json
 import re
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from tyro.conf import Positional
 
-from astra_jax import cluster
+from astra_jax import cli, cluster
 from astra_jax.atomic import write_text
+from astra_jax.errors import InputError
 from astra_jax.experiments import prepare
 from astra_jax.fitting import FitOptions
 from astra_jax.marked_pages import fill_in
@@ -182,8 +184,19 @@ def _cell(parts: Mapping[str, float], part: str) -> str:
     return f"{ms:.3g} ({100 * ms / sum(parts.values()):.0f} %)"
 
 
-def main(folder: Path) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Where the record and the table go."""
+
+    folder: Positional[Path]
+    """A folder of benchmarks, with its page where-time-goes.md."""
+
+
+def main(arguments: Arguments) -> None:
     """Profiles the models, writes the record, and the table into the folder's page."""
+    folder = arguments.folder
+    if not (folder / PAGE).is_file():
+        raise InputError(f"there is no {folder / PAGE}: give the folder that has it")
     cluster.split_cpu()
     budgets = [profile(model, dataset, dtype, FitOptions()) for dataset, model, dtype in MODELS]
     record = dict(environment=describe_machine(), budgets=budgets)
@@ -193,4 +206,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    cli.run(main, Arguments, __doc__)

@@ -8,7 +8,6 @@ import functools
 import json
 import math
 import string
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from tyro.conf import Positional
 
+from astra_jax import cli
 from astra_jax.atomic import write_text
 from astra_jax.datasets import split_corpus
 from astra_jax.environment import describe_environment
@@ -146,7 +147,15 @@ def _levels(level: FaultLevel) -> tuple[FaultLevel, ...]:
     return tuple(LEVELS) if level in LEVELS else (level,)
 
 
-def main(path: Path) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Where the table goes."""
+
+    path: Positional[Path]
+    """A JSON file for it, replaced if it is there."""
+
+
+def main(arguments: Arguments) -> int:
     """Looks for every fault, writes what found it, and returns 1 if one was not found."""
     rows, missed = [], 0
     for fault in FAULTS:
@@ -168,8 +177,8 @@ def main(path: Path) -> int:
         "without a fault": clean,
         "faults": rows,
     }
-    write_text(path, json.dumps(table, indent=1) + "\n")
-    print(f"{len(rows) - missed} of {len(rows)} faults found, written to {path}")
+    write_text(arguments.path, json.dumps(table, indent=1) + "\n")
+    print(f"{len(rows) - missed} of {len(rows)} faults found, written to {arguments.path}")
     return 0 if table["ok"] else 1
 
 
@@ -182,4 +191,4 @@ def _row(found: Found | None) -> dict[str, Any] | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    cli.run(main, Arguments, __doc__)
