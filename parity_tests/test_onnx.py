@@ -306,7 +306,7 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path: Path):
 def test_a_missing_extra_is_named(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     conversion.write(trained(), tmp_path / "x.onnx")
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(InputError, match=r"pip install 'astra-gru\[onnx\]'"):
+    with pytest.raises(InputError, match=r"pip install -e '\.\[onnx\]'"):
         if missing == "onnx":
             conversion.write(trained(), tmp_path / "y.onnx")
         else:
