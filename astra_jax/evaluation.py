@@ -168,11 +168,9 @@ def running_text(data: Dataset) -> TextWindows | StoredWindows:
 def _evaluate_text(
     model: GRULanguageModel, preset: Preset, data: TextWindows | StoredWindows, num_batches: int
 ) -> TextEvaluation:
-    memory.require(
-        ROW_BYTES * num_batches * data.batch_size,
-        f"{num_batches:,} single batches",
-        "take fewer, by --batches",
-    )
+    needed = ROW_BYTES * num_batches * data.batch_size
+    batches = f"{num_batches:,} single batches need about {memory.readable(needed)}"
+    memory.require(needed, batches, "take fewer, by --batches")
     # No program depends on the seed, so runs of several seeds share what is compiled.
     trainer, place = Trainer(override(preset, seed=0), 1), Placement.of(None, preset)
     params = nnx.state(model)

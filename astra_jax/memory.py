@@ -26,12 +26,12 @@ def machine_memory() -> int:
     return min(limits)
 
 
-def require(needed: int, what: str, remedy: str) -> None:
+def require(needed: int, said: str, remedy: str) -> None:
     """Finds out, before anything is allocated, whether it can be.
 
     Args:
         needed: bytes.
-        what: needs them, in the plural.
+        said: what needs them, and how many these are.
         remedy: what to do where there are not so many.
 
     Raises:
@@ -39,10 +39,7 @@ def require(needed: int, what: str, remedy: str) -> None:
     """
     available = machine_memory()
     if needed > available:
-        raise InputError(
-            f"{what} need about {readable(needed)}, this machine has {readable(available)}: "
-            f"{remedy}"
-        )
+        raise InputError(f"{said}, this machine has {readable(available)}: {remedy}")
 
 
 def readable(size: int) -> str:

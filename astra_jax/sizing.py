@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass
 
+from astra_jax import memory
 from astra_jax.config import Preset
-from astra_jax.errors import InputError
 from astra_jax.gru.inputs import is_small
-from astra_jax.memory import machine_memory, readable
+from astra_jax.memory import readable
 from astra_jax.replicas import at_once
 
 STATES_KEPT, DROPOUT_BYTES_KEPT = 10, 2
@@ -106,13 +106,9 @@ def require_memory(preset: Preset, *, remat: bool = False, num_runs: int = 1) ->
     Raises:
         InputError: it needs more than the machine has.
     """
-    one, available = Memory.of(preset, remat=remat), machine_memory()
-    needed = one.of_runs(num_runs, at_once(num_runs))
-    if needed.total > available:
-        raise InputError(
-            f"the training needs {needed.describe()}, this machine has {readable(available)}: take "
-            f"{_remedy(needed, remat=remat)}"
-        )
+    needed = Memory.of(preset, remat=remat).of_runs(num_runs, at_once(num_runs))
+    remedy = f"take {_remedy(needed, remat=remat)}"
+    memory.require(needed.total, f"the training needs {needed.describe()}", remedy)
 
 
 def _remedy(needed: Memory, *, remat: bool) -> str:

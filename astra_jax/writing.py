@@ -90,11 +90,9 @@ class Writer:
                 f"top-k must be at most {len(vocabulary)}, the size of the vocabulary, "
                 f"got {strategy.k}"
             )
-        memory.require(
-            bytes_of_texts(self._config, length, num),
-            f"num = {num:,} texts of length = {length:,}",
-            "ask for fewer, or shorter ones",
-        )
+        needed = bytes_of_texts(self._config, length, num)
+        texts = f"num = {num:,} texts of length = {length:,} need about {memory.readable(needed)}"
+        memory.require(needed, texts, "ask for fewer, or shorter ones")
         prompts = np.tile(np.asarray(ids, np.int32), (num, 1))
         uniforms = draw_uniforms(key, length, num)
         chunks = self._sampler.stream_ids(prompts, uniforms, strategy, stateful, chunk)

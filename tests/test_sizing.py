@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from astra_jax import builtin_corpus, memory, sizing
+from astra_jax import builtin_corpus, memory
 from astra_jax.datasets import split_corpus
 from astra_jax.errors import InputError
 from astra_jax.memory import machine_memory, readable
@@ -50,15 +50,15 @@ def test_training_that_cannot_fit_is_refused_and_one_that_can_is_not(
 ) -> None:
     for preset in PRESETS.values():
         require_memory(preset)
-    monkeypatch.setattr(sizing, "machine_memory", lambda: 2**34)
+    monkeypatch.setattr(memory, "machine_memory", lambda: 2**34)
     largest = dict(hidden_dim=2**16, num_layers=2**8), dict(batch_size=2**16)
     for fields in (*largest, dict(steps_per_epoch=2**24, batch_size=2**10)):
         with pytest.raises(InputError, match=r"^the training needs about .* this machine has .*B:"):
             require_memory(override(ALPHA, **fields))
     need = Memory.of(ALPHA).total
-    monkeypatch.setattr(sizing, "machine_memory", lambda: need)
+    monkeypatch.setattr(memory, "machine_memory", lambda: need)
     require_memory(ALPHA)
-    monkeypatch.setattr(sizing, "machine_memory", lambda: need - 1)
+    monkeypatch.setattr(memory, "machine_memory", lambda: need - 1)
     with pytest.raises(InputError, match="a smaller --batch-size, --seq-len"):
         require_memory(ALPHA)
 

@@ -86,13 +86,7 @@ def gru(
         InputError: there is no such backend or place of dropout, the shapes do not fit together,
             or there is nothing to run: no layer, no step, or no batch.
     """
-    if backend is not None and backend not in BACKENDS:
-        raise InputError(f"unknown GRU backend {backend!r}: choose one of {', '.join(BACKENDS)}")
-    if dropout_on not in get_args(DropoutPlace):
-        places = ", ".join(get_args(DropoutPlace))
-        raise InputError(f"unknown dropout_on {dropout_on!r}: choose one of {places}")
-    if not 0 <= dropout < 1:
-        raise InputError(f"dropout must be at least 0 and below 1, got {dropout}")
+    _check_choices(backend, dropout_on, dropout)
     _check_shapes(layers, inputs, h_0, keep)
     run = BACKENDS[backend or CHOICES[jax.default_backend()]]
     if remat:
@@ -100,6 +94,19 @@ def gru(
     if dropout_on == "outputs":
         run = functools.partial(drop_outputs, run)
     return run(layers, inputs, h_0, keep, dropout, h_0.dtype if dtype is None else dtype)
+
+
+def _check_choices(backend: str | None, dropout_on: str, dropout: float) -> None:
+    """Refuses what would otherwise be taken for something else, or fail far from here."""
+    for name, value, known in (
+        ("GRU backend", backend, (None, *BACKENDS)),
+        ("dropout_on", dropout_on, get_args(DropoutPlace)),
+    ):
+        if value not in known:
+            names = ", ".join(filter(None, known))
+            raise InputError(f"unknown {name} {value!r}: choose one of {names}")
+    if not 0 <= dropout < 1:
+        raise InputError(f"dropout must be at least 0 and below 1, got {dropout}")
 
 
 def _check_shapes(
