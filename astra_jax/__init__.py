@@ -7,21 +7,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from astra_jax.checkpoints import Checkpoints
     from astra_jax.config import DataConfig, ModelConfig, Preset, TrainConfig
-    from astra_jax.corpus import load_corpus
-    from astra_jax.datasets import split_corpus
+    from astra_jax.data.corpus import load_corpus
+    from astra_jax.data.datasets import split_corpus
+    from astra_jax.data.vocabulary import Vocabulary
     from astra_jax.errors import InputError
-    from astra_jax.experiments import restore_model
-    from astra_jax.fitting import fit
+    from astra_jax.experiments.lifecycle import restore_model
     from astra_jax.gru import GRUWeights
     from astra_jax.model import GRULanguageModel, GRULayer
     from astra_jax.presets import PRESETS, find_preset, override
-    from astra_jax.runs import Run
-    from astra_jax.strategies import Greedy, Temperature, TopK
-    from astra_jax.training import Trainer
-    from astra_jax.vocabulary import Vocabulary
-    from astra_jax.writing import Writer
+    from astra_jax.runs.checkpoints import Checkpoints
+    from astra_jax.runs.folder import Run
+    from astra_jax.sampling.strategies import Greedy, Temperature, TopK
+    from astra_jax.sampling.writing import Writer
+    from astra_jax.training.fitting import fit
+    from astra_jax.training.trainer import Trainer
 
 __all__ = [
     "PRESETS",
@@ -50,29 +50,29 @@ __all__ = [
 ]
 
 _PUBLIC = {
-    "Checkpoints": "checkpoints",
+    "Checkpoints": "runs.checkpoints",
     "DataConfig": "config",
     "GRULanguageModel": "model",
     "GRULayer": "model",
     "GRUWeights": "gru",
-    "Greedy": "strategies",
+    "Greedy": "sampling.strategies",
     "InputError": "errors",
     "ModelConfig": "config",
     "PRESETS": "presets",
     "Preset": "config",
-    "Run": "runs",
-    "Temperature": "strategies",
-    "TopK": "strategies",
+    "Run": "runs.folder",
+    "Temperature": "sampling.strategies",
+    "TopK": "sampling.strategies",
     "TrainConfig": "config",
-    "Trainer": "training",
-    "Vocabulary": "vocabulary",
-    "Writer": "writing",
+    "Trainer": "training.trainer",
+    "Vocabulary": "data.vocabulary",
+    "Writer": "sampling.writing",
     "find_preset": "presets",
-    "fit": "fitting",
-    "load_corpus": "corpus",
+    "fit": "training.fitting",
+    "load_corpus": "data.corpus",
     "override": "presets",
-    "restore_model": "experiments",
-    "split_corpus": "datasets",
+    "restore_model": "experiments.lifecycle",
+    "split_corpus": "data.datasets",
 }
 
 __version__ = "0.1.0"

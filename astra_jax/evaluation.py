@@ -16,10 +16,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from astra_jax import memory
-from astra_jax.cluster import Placement
 from astra_jax.config import DataConfig, Preset, Record
-from astra_jax.datasets import (
+from astra_jax.data.datasets import (
     Batch,
     Dataset,
     PaddedWords,
@@ -29,12 +27,14 @@ from astra_jax.datasets import (
     pad_words,
     stages,
 )
+from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.losses import IGNORE
-from astra_jax.metrics import Spread
+from astra_jax.machine import memory
+from astra_jax.machine.cluster import Placement
 from astra_jax.model import GRULanguageModel, arithmetic
 from astra_jax.presets import override
-from astra_jax.training import Keys, Losses, Trainer
-from astra_jax.vocabulary import Vocabulary
+from astra_jax.runs.metrics import Spread
+from astra_jax.training.trainer import Keys, Losses, Trainer
 
 WINDOWS = (128, 256)
 """Lengths of windows for every recipe: the study's, and that of nanoGPT's published 1.4697 nats

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from astra_jax.config import DtypeName, ModelConfig, Preset
-from astra_jax.corpus import CorpusRecord, load_corpus
-from astra_jax.datasets import corpus_vocabulary
+from astra_jax.data.corpus import CorpusRecord, load_corpus
+from astra_jax.data.datasets import corpus_vocabulary
+from astra_jax.data.vocabulary import BYTES, Vocabulary, published_vocabulary
 from astra_jax.errors import InputError
-from astra_jax.experiments import import_state, restore_state
+from astra_jax.experiments.lifecycle import import_state, restore_state
 from astra_jax.presets import CUSTOM_NAMES, override, same_shape
-from astra_jax.runs import Run
-from astra_jax.vocabulary import BYTES, Vocabulary, published_vocabulary
+from astra_jax.runs.folder import Run
 from astra_torch import files, notebook_files, onnx_models
 from astra_torch.files import WeightFile
 from astra_torch.labels import find_contradictions, nearest_preset, said_dropout

@@ -1,4 +1,4 @@
-"""The notebooks' batches, made from text by plain PyTorch: the reference for `astra_jax.datasets`.
+"""The notebooks' batches, made from text by plain PyTorch: the reference for `data.datasets`.
 
 Which examples a batch has is given, so that both frameworks can be made to take the same.
 """

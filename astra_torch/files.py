@@ -13,10 +13,10 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from astra_jax import strict_json
-from astra_jax.atomic import replacing, write_bytes
 from astra_jax.errors import InputError
-from astra_jax.hashing import hash_arrays
+from astra_jax.storage import strict_json
+from astra_jax.storage.atomic import replacing, write_bytes
+from astra_jax.storage.hashing import hash_arrays
 from astra_torch import pth_archive, sidecars
 from astra_torch.weights import Arrays
 

@@ -7,8 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from astra_jax.atomic import replacing
 from astra_jax.errors import InputError
+from astra_jax.storage.atomic import replacing
 from astra_torch import files, sidecars
 from astra_torch.files import WeightFile
 from astra_torch.trained_model import TrainedModel

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import astra_jax
-from astra_jax.atomic import write_bytes
 from astra_jax.config import ModelConfig
 from astra_jax.errors import InputError
 from astra_jax.model import LAYER_NORM_EPSILON
+from astra_jax.storage.atomic import write_bytes
 from astra_torch import sidecars
 from astra_torch.files import HASH, OWN_METADATA, WeightFile, hash_of, to_text
 from astra_torch.weights import Arrays, Layout, entries

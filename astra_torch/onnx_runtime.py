@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from astra_jax.config import ModelConfig, Preset
+from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import InputError
-from astra_jax.vocabulary import Vocabulary
 from astra_torch.files import (
     HASH,
     OWN_METADATA,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from astra_jax.errors import InputError
-from astra_jax.strict_json import MAX_WHOLE
+from astra_jax.storage.strict_json import MAX_WHOLE
 
 MAX_PICKLE_BYTES = 2**22
 """Of the dictionary without its tensors' values, about 150 bytes a tensor."""

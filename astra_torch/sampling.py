@@ -1,4 +1,4 @@
-"""The reference samplers: the same picks as `astra_jax.strategies`, fed by a Python loop."""
+"""The reference samplers: the same picks as our `strategies`, fed by a Python loop."""
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ def continue_ids(
     top_k: int | None = None,
     stateful: bool = True,
 ) -> Tensor:
-    """Continues N prompts; `astra_jax.sampling.Sampler.continue_ids` in PyTorch.
+    """Continues N prompts; `astra_jax.sampling.sampler.Sampler.continue_ids` in PyTorch.
 
     Args:
         model: what predicts.

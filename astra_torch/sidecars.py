@@ -4,8 +4,8 @@ import hashlib
 import re
 from pathlib import Path
 
-from astra_jax.atomic import write_text
 from astra_jax.errors import InputError
+from astra_jax.storage.atomic import write_text
 
 
 def path_of(path: Path) -> Path:

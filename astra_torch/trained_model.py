@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from astra_jax.config import Preset
-from astra_jax.corpus import CorpusRecord
+from astra_jax.data.corpus import CorpusRecord
+from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.model import GRULanguageModel, parameters
-from astra_jax.training import TrainState
-from astra_jax.vocabulary import Vocabulary
+from astra_jax.training.trainer import TrainState
 from astra_torch.training_state import OptimizerState, to_jax
 from astra_torch.weights import Arrays, Layout, find_layout, to_model
 

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from astra_jax.cluster import to_device
 from astra_jax.config import Preset
 from astra_jax.errors import InputError
+from astra_jax.machine.cluster import to_device
 from astra_jax.model import arithmetic
-from astra_jax.training import Trainer, TrainState
+from astra_jax.training.trainer import Trainer, TrainState
 from astra_torch.weights import Arrays, Layout, to_arrays, to_params
 
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import nnx
 
-from astra_jax.cluster import to_device
 from astra_jax.config import DatasetName, DtypeName, ModelConfig
 from astra_jax.errors import InputError
+from astra_jax.machine.cluster import to_device
 from astra_jax.model import GRULanguageModel, arithmetic
 
 Arrays = dict[str, np.ndarray]

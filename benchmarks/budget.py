@@ -18,14 +18,15 @@ import jax
 import numpy as np
 from tyro.conf import Positional
 
-from astra_jax import cli, cluster
-from astra_jax.atomic import write_text
+from astra_jax import cli
 from astra_jax.errors import InputError
-from astra_jax.experiments import prepare
-from astra_jax.fitting import FitOptions
-from astra_jax.marked_pages import fill_in
+from astra_jax.experiments.lifecycle import prepare
+from astra_jax.machine import cluster
 from astra_jax.presets import find_preset, override
-from astra_jax.training import Keys
+from astra_jax.storage.atomic import write_text
+from astra_jax.storage.marked_pages import fill_in
+from astra_jax.training.fitting import FitOptions
+from astra_jax.training.trainer import Keys
 from benchmarks.records import describe_machine
 from benchmarks.tables import Table
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from astra_jax.training import MAX_STEPS_PER_CALL
+from astra_jax.training.trainer import MAX_STEPS_PER_CALL
 from benchmarks.agreement import Agreement, hold_gradients, hold_losses
 from benchmarks.floor import MatmulFloor
 from benchmarks.jax_peers import FlaxPeer, JaxPeer, our_trainer

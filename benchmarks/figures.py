@@ -7,8 +7,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
-from astra_jax.atomic import replacing
-from astra_jax.charts import PALETTE
+from astra_jax.report.charts import PALETTE
+from astra_jax.storage.atomic import replacing
 
 _NAMES = {"B": "batch B", "T": "time T", "H": "width H", "L": "layers L"}
 

@@ -13,7 +13,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import NoReturn
 
-WATCHED = "astra_jax.pace"
+WATCHED = "astra_jax.training.pace"
 
 
 class _EndAfterFirstStep(importlib.abc.MetaPathFinder):

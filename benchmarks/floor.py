@@ -13,7 +13,7 @@ import torch
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from astra_jax.sampling import COMPILER_OPTIONS
+from astra_jax.sampling.sampler import COMPILER_OPTIONS
 from benchmarks.rounds import clocked, clocked_apart
 from benchmarks.setting import Setting
 from benchmarks.work import Matmul

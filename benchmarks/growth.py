@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from astra_jax.presets import override
-from astra_jax.training import MAX_STEPS_PER_CALL
+from astra_jax.training.trainer import MAX_STEPS_PER_CALL
 from benchmarks.contest import LEAST_STEPS
 from benchmarks.jax_peers import JaxPeer, our_trainer
 from benchmarks.lineup import Lineup, Rules

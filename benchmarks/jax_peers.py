@@ -9,8 +9,8 @@ import numpy as np
 from flax import nnx
 
 from astra_jax.config import ModelConfig
-from astra_jax.fitting import FitOptions
-from astra_jax.training import MAX_STEPS_PER_CALL, Keys, Trainer, TrainState
+from astra_jax.training.fitting import FitOptions
+from astra_jax.training.trainer import MAX_STEPS_PER_CALL, Keys, Trainer, TrainState
 from astra_torch.weights import Arrays, to_arrays, to_model
 from benchmarks.setting import NUM_BATCHES, Setting
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from astra_jax.errors import InputError
-from astra_jax.pace import SECONDS_PER_CALL
+from astra_jax.training.pace import SECONDS_PER_CALL
 from benchmarks.agreement import Agreement, DisagreementError
 from benchmarks.peers import PEERS
 from benchmarks.rounds import Contender, run_rounds

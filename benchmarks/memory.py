@@ -13,8 +13,8 @@ from typing import Any, Literal
 import jax
 import torch
 
-from astra_jax import cluster
 from astra_jax.config import Preset
+from astra_jax.machine import cluster
 from benchmarks.contest import make_peer
 from benchmarks.lineup import Rules
 from benchmarks.peers import PEERS

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from astra_jax.vocabulary import Vocabulary
+from astra_jax.data.vocabulary import Vocabulary
 from astra_torch.data import IGNORE
 from astra_torch.onnx_models import to_onnx
 from astra_torch.onnx_runtime import OnnxModel

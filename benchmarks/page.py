@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from astra_jax.marked_pages import fill_in
+from astra_jax.storage.marked_pages import fill_in
 from benchmarks.figures import draw_growth
 from benchmarks.overview import overview
 from benchmarks.records import GROWTH, read_all

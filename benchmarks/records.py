@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 
-from astra_jax.atomic import write_text
-from astra_jax.environment import describe_environment, vector_instructions
 from astra_jax.errors import InputError
+from astra_jax.machine.environment import describe_environment, vector_instructions
+from astra_jax.storage.atomic import write_text
 from benchmarks.contest import contest
 from benchmarks.growth import growth
 from benchmarks.lengths import lengths_contest

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from astra_jax.sampling import Sampler, draw_uniforms, sample_key
-from astra_jax.strategies import Greedy, Strategy, Temperature
+from astra_jax.sampling.sampler import Sampler, draw_uniforms, sample_key
+from astra_jax.sampling.strategies import Greedy, Strategy, Temperature
 from astra_torch import sampling as torch_sampling
 from astra_torch.onnx_runtime import OnnxModel, continue_greedily
 from astra_torch.weights import to_model

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from astra_jax.cluster import Placement
-from astra_jax.datasets import Split
-from astra_jax.engines import Engine, OneRun
-from astra_jax.fitting import FitOptions
-from astra_jax.replicas import Axis, Replicas, all_at_once, one_by_one
-from astra_jax.training import MAX_STEPS_PER_CALL, Keys
-from astra_jax.vocabulary import Vocabulary
+from astra_jax.data.datasets import Split
+from astra_jax.data.vocabulary import Vocabulary
+from astra_jax.machine.cluster import Placement
+from astra_jax.training.engines import Engine, OneRun
+from astra_jax.training.fitting import FitOptions
+from astra_jax.training.replicas import Axis, Replicas, all_at_once, one_by_one
+from astra_jax.training.trainer import MAX_STEPS_PER_CALL, Keys
 from benchmarks.agreement import hold_losses
 from benchmarks.jax_peers import STEPS_PER_EPOCH
 from benchmarks.lineup import Lineup, Rules

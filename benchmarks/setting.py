@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from astra_jax import cluster
 from astra_jax.config import Preset
-from astra_jax.datasets import Dataset, PaddedWords, TextWindows
+from astra_jax.data.datasets import Dataset, PaddedWords, TextWindows
 from astra_jax.errors import InputError
 from astra_jax.losses import IGNORE
+from astra_jax.machine import cluster
 from astra_jax.presets import override
 from astra_torch.parity.cases import random_arrays
 from astra_torch.weights import Arrays, Layout, find_layout

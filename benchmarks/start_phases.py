@@ -28,16 +28,17 @@ def main(model: str) -> None:
     runpy.run_path(str(SCRIPT), run_name="imported")
     _phase("the script's other imports")
 
-    from astra_jax import cluster, compile_cache, experiments
-    from astra_jax.fitting import FitOptions, steps_in_epoch
+    from astra_jax.experiments import lifecycle
+    from astra_jax.machine import cluster, compile_cache
     from astra_jax.presets import find_preset
-    from astra_jax.training import Keys
+    from astra_jax.training.fitting import FitOptions, steps_in_epoch
+    from astra_jax.training.trainer import Keys
 
     cluster.split_cpu()
     jax.devices()
     print(compile_cache.enable(), end="")
     _phase("devices, cache")
-    preset, _, split = experiments.prepare(find_preset(model, None), None)
+    preset, _, split = lifecycle.prepare(find_preset(model, None), None)
     _phase("corpus")
     trainer, place = FitOptions().trainer(preset, steps_in_epoch(preset, split.train))
     keys = Keys.from_seed(preset.train.seed)

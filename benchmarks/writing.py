@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from astra_jax.sampling import CHUNK
+from astra_jax.sampling.sampler import CHUNK
 from benchmarks import sampling
 from benchmarks.agreement import require_same_text
 from benchmarks.floor import MATMULS, MatmulFloor, MemoryFloor

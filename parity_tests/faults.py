@@ -14,9 +14,12 @@ from typing import Any, Literal
 
 import pytest
 
-from astra_jax import datasets, losses, model, optimizers, sampling, strategies, training
+from astra_jax import losses, model, optimizers
+from astra_jax.data import datasets
 from astra_jax.gru import fused, projection, step
 from astra_jax.gru.layerwise import layerwise
+from astra_jax.sampling import sampler, strategies
+from astra_jax.training import trainer
 from astra_torch import onnx_models, weights
 
 Patch = pytest.MonkeyPatch
@@ -265,7 +268,7 @@ UPDATE = {
         optimizers.learning_rate_schedule, "jnp.asarray(step) //", "(jnp.asarray(step) - 1) //"
     ),
     "step counted twice": change(
-        training.Trainer.apply_gradients, "state.step + 1", "state.step + 2"
+        trainer.Trainer.apply_gradients, "state.step + 1", "state.step + 2"
     ),
     "decay missing": change(optimizers.make_optimizer, "if config.weight_decay", "if False"),
     "decay coupled": change(optimizers.make_optimizer, _ADAM, "*decay, scale_by_adam()"),
@@ -309,13 +312,13 @@ WORDS = {
 }
 SAMPLERS = {
     "state carried where it is not to be": change(
-        sampling.write_chunk, "last if stateful else cursor.state", "last"
+        sampler.write_chunk, "last if stateful else cursor.state", "last"
     ),
     "state not carried where it is to be": change(
-        sampling.write_chunk, "last if stateful else cursor.state", "cursor.state"
+        sampler.write_chunk, "last if stateful else cursor.state", "cursor.state"
     ),
     "first character of the prompt read alone": change(
-        sampling.Sampler.stream_ids, "prompt if stateful", "prompt[:, :1] if stateful"
+        sampler.Sampler.stream_ids, "prompt if stateful", "prompt[:, :1] if stateful"
     ),
     "a layer reads its own state": change(
         step.Stepper.__call__, "cell.project(states[-1])", "cell.project(before)"

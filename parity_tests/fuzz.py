@@ -27,15 +27,15 @@ from safetensors.numpy import load_file, save_file
 from tyro.conf import Positional
 
 from astra_jax import cli
-from astra_jax.atomic import require_new_file, write_text
-from astra_jax.corpus import CorpusRecord
-from astra_jax.environment import describe_environment
+from astra_jax.data.corpus import CorpusRecord
+from astra_jax.data.vocabulary import published_vocabulary
 from astra_jax.errors import InputError
-from astra_jax.hashing import hash_arrays
-from astra_jax.metrics import EpochMetrics
+from astra_jax.machine.environment import describe_environment
 from astra_jax.presets import PRESETS, override
-from astra_jax.runs import CONFIG, METRICS, VOCABULARY, Run
-from astra_jax.vocabulary import published_vocabulary
+from astra_jax.runs.folder import CONFIG, METRICS, VOCABULARY, Run
+from astra_jax.runs.metrics import EpochMetrics
+from astra_jax.storage.atomic import require_new_file, write_text
+from astra_jax.storage.hashing import hash_arrays
 from astra_torch import conversion, files, sidecars
 from astra_torch.onnx_runtime import read_onnx
 from astra_torch.parity.cases import random_arrays

@@ -19,12 +19,12 @@ import pytest
 from tyro.conf import Positional
 
 from astra_jax import cli
-from astra_jax.atomic import write_text
-from astra_jax.datasets import split_corpus
-from astra_jax.environment import describe_environment
+from astra_jax.data.datasets import split_corpus
+from astra_jax.machine.environment import describe_environment
 from astra_jax.presets import PRESETS, override
-from astra_jax.strategies import Greedy, Temperature, TopK
-from astra_jax.training import Keys
+from astra_jax.sampling.strategies import Greedy, Temperature, TopK
+from astra_jax.storage.atomic import write_text
+from astra_jax.training.trainer import Keys
 from astra_torch.parity import Case, ParityReport, check, training_case
 from astra_torch.parity.cases import random_arrays
 from astra_torch.parity.checks import DTYPES

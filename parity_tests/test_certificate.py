@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from astra_jax.corpus import BUILTIN, load_corpus
+from astra_jax.data.corpus import BUILTIN, load_corpus
 from astra_jax.errors import InputError
-from astra_jax.hashing import hash_arrays
-from astra_jax.marked_pages import BEGIN, END
 from astra_jax.presets import PRESETS, override
+from astra_jax.storage.hashing import hash_arrays
+from astra_jax.storage.marked_pages import BEGIN, END
 from astra_torch import conversion
 from astra_torch.parity.cases import random_arrays
 from astra_torch.parity.certificate import Certificate

@@ -18,10 +18,10 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from astra_jax.config import Preset
-from astra_jax.corpus import CorpusRecord
+from astra_jax.data.corpus import CorpusRecord
+from astra_jax.data.vocabulary import Vocabulary, published_vocabulary
 from astra_jax.errors import InputError
 from astra_jax.presets import PRESETS, override
-from astra_jax.vocabulary import Vocabulary, published_vocabulary
 from astra_torch import conversion, onnx_models, sampling
 from astra_torch.models import GRULanguageModel, build_model
 from astra_torch.onnx_models import to_onnx

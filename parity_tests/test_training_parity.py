@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from astra_jax.config import Preset
-from astra_jax.corpus import BUILTIN, load_corpus
-from astra_jax.datasets import Split, split_corpus
+from astra_jax.data.corpus import BUILTIN, load_corpus
+from astra_jax.data.datasets import Split, split_corpus
 from astra_jax.model import arithmetic
 from astra_jax.presets import PRESETS, override
-from astra_jax.training import Keys, Trainer
+from astra_jax.training.trainer import Keys, Trainer
 from astra_torch.parity import JaxSide, Name, check, random_case, training_case
 from astra_torch.weights import find_layout, to_arrays
 

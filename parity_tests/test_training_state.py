@@ -16,20 +16,20 @@ import numpy as np
 import pytest
 import torch
 
-from astra_jax import experiments, samples
 from astra_jax.config import DatasetName, Preset
-from astra_jax.corpus import CorpusRecord
-from astra_jax.datasets import Batch
+from astra_jax.data.corpus import CorpusRecord
+from astra_jax.data.datasets import Batch
+from astra_jax.data.vocabulary import published_vocabulary
 from astra_jax.errors import InputError
-from astra_jax.figures import draw_losses
-from astra_jax.fitting import fit
-from astra_jax.metrics import EpochMetrics
+from astra_jax.experiments import lifecycle, samples
 from astra_jax.model import arithmetic, parameters
 from astra_jax.presets import PRESETS, override
-from astra_jax.progress import Snapshot
-from astra_jax.runs import Run
-from astra_jax.training import Trainer
-from astra_jax.vocabulary import published_vocabulary
+from astra_jax.report.figures import draw_losses
+from astra_jax.runs.folder import Run
+from astra_jax.runs.metrics import EpochMetrics
+from astra_jax.training.fitting import fit
+from astra_jax.training.progress import Snapshot
+from astra_jax.training.trainer import Trainer
 from astra_torch import conversion, notebook_files
 from astra_torch.models import build_model
 from astra_torch.tolerances import FLOAT64
@@ -268,7 +268,7 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def train(preset: Preset, corpus: str, folder: Path, stop: int | None = None) -> Run:
-    run, split = experiments.begin(preset, corpus, folder)
+    run, split = lifecycle.begin(preset, corpus, folder)
     if stop is None:
         fit(run, split, Stop())
     else:
@@ -313,9 +313,9 @@ def test_a_run_goes_through_a_pth_and_ends_as_the_uninterrupted_one(
     assert [again[name] for name in places] == [first[name] for name in places]
     # Stopped and resumed once more on the way.
     with pytest.raises(KeyboardInterrupt):
-        fit(*experiments.resume(back.folder, corpora[kind]), Stop(3))
+        fit(*lifecycle.resume(back.folder, corpora[kind]), Stop(3))
     assert [line.epoch for line in back.metrics()] == [3]
-    fit(*experiments.resume(back.folder, corpora[kind]), Stop())
+    fit(*lifecycle.resume(back.folder, corpora[kind]), Stop())
     draw_losses(back)
     assert lines(back) == lines(whole)[2:]
     one, other = (conversion.read(run.folder) for run in (back, whole))
@@ -335,7 +335,7 @@ def test_a_run_of_carried_states_goes_through_a_folder_and_through_no_pth(
     half = train(preset, corpora["text"], tmp_path / "half", stop=2)
     script("convert", source=half.folder, destination=tmp_path / "back")
     back = Run.open(tmp_path / "back")
-    fit(*experiments.resume(back.folder, corpora["text"]), Stop())
+    fit(*lifecycle.resume(back.folder, corpora["text"]), Stop())
     assert lines(back) == lines(whole)[2:]
     model = conversion.read(half.folder)
     with pytest.raises(InputError, match="knows no carry_state True"):
@@ -570,7 +570,7 @@ def test_training_goes_on_from_an_epochs_end_only(corpora: dict[str, str], tmp_p
     later = dataclasses.replace(model.optimizer, step=5)
     conversion.write(dataclasses.replace(model, optimizer=later), tmp_path / "middle")
     with pytest.raises(InputError, match="imported at step 5, 2 of 3 steps into epoch 2"):
-        fit(*experiments.resume(tmp_path / "middle", corpora["text"]), Stop())
+        fit(*lifecycle.resume(tmp_path / "middle", corpora["text"]), Stop())
 
 
 def test_who_converts_inside_an_epoch_is_told(
@@ -601,4 +601,4 @@ def test_training_does_not_go_on_with_epochs_of_another_length(
     few.write_text("abcde\nbcdea\ncdeab\ndeabc\neabcd\n")
     steps = run.metrics()[-1].step
     with pytest.raises(InputError, match=rf"trained {steps} steps an epoch before.* corpus has 1:"):
-        fit(*experiments.resume(tmp_path / "back", str(few)), Stop())
+        fit(*lifecycle.resume(tmp_path / "back", str(few)), Stop())

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astra_jax.config import LATER
-from astra_jax.corpus import CorpusRecord
+from astra_jax.data.corpus import CorpusRecord
+from astra_jax.data.vocabulary import published_vocabulary
 from astra_jax.errors import InputError
 from astra_jax.model import parameters
 from astra_jax.presets import PRESETS, override
-from astra_jax.vocabulary import published_vocabulary
 from astra_torch import conversion, models, notebook_files
 from astra_torch.models import build_model
 from astra_torch.parity import random_case

@@ -14,13 +14,14 @@ from typing import Annotated
 from rich.console import Console
 from tyro.conf import Positional
 
-from astra_jax import cli, cluster, compile_cache
-from astra_jax.atomic import require_new_file, write_text
+from astra_jax import cli
 from astra_jax.cli import default
 from astra_jax.errors import InputError
 from astra_jax.evaluation import NUM_BATCHES
-from astra_jax.experiments import BUILTIN_WARNING
-from astra_jax.scorecards import Scorecard, Subject, score_tables, scores_record
+from astra_jax.experiments.lifecycle import BUILTIN_WARNING
+from astra_jax.machine import cluster, compile_cache
+from astra_jax.report.scorecards import Scorecard, Subject, score_tables, scores_record
+from astra_jax.storage.atomic import require_new_file, write_text
 
 WIDTH = 140
 

@@ -6,13 +6,18 @@ Example:
 """
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from astra_jax import cli, names_study
+# The study stands beside the packages that are installed, and is none of them.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from astra_jax import cli
 from astra_jax.cli import default
-from astra_jax.progress import ConsoleProgress
+from astra_jax.training.progress import ConsoleProgress
+from study import names_study
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from astra_jax import cli
 from astra_jax.cli import default
 from astra_jax.errors import InputError
 from astra_jax.report.page import write_report
-from astra_jax.runs import Run
+from astra_jax.runs.folder import Run
 
 
 @dataclass(frozen=True, kw_only=True)

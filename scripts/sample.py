@@ -16,16 +16,17 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
-from astra_jax import cli, cluster, compile_cache
+from astra_jax import cli
 from astra_jax.cli import default
+from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import InputError
+from astra_jax.experiments.samples import default_prompt
+from astra_jax.machine import cluster, compile_cache
 from astra_jax.model import arithmetic
-from astra_jax.prompts import OnUnknown, fit_prompt, read_prompt
-from astra_jax.samples import default_prompt
-from astra_jax.sampling import sample_key
-from astra_jax.strategies import Greedy, Strategy, Temperature, TopK
-from astra_jax.vocabulary import Vocabulary
-from astra_jax.writing import Writer
+from astra_jax.sampling.prompts import OnUnknown, fit_prompt, read_prompt
+from astra_jax.sampling.sampler import sample_key
+from astra_jax.sampling.strategies import Greedy, Strategy, Temperature, TopK
+from astra_jax.sampling.writing import Writer
 from astra_torch import conversion
 
 SEPARATOR = "-" * 20

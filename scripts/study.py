@@ -19,10 +19,11 @@ from typing import Annotated
 # The study stands beside the packages that are installed, and is none of them.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from astra_jax import cli, cluster, compile_cache
+from astra_jax import cli
 from astra_jax.cli import default
 from astra_jax.errors import InputError
-from astra_jax.progress import ConsoleProgress
+from astra_jax.machine import cluster, compile_cache
+from astra_jax.training.progress import ConsoleProgress
 from study.course import conduct, outlook
 from study.plan import choose, chooses_search
 from study.trainings import Work

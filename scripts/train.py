@@ -17,23 +17,26 @@ from typing import Annotated, Literal
 from rich.console import Console
 from tyro.conf import FlagConversionOff
 
-from astra_jax import cli, cluster, compile_cache, experiments, sizing
-from astra_jax.checkpoints import KEEP_LATEST
+from astra_jax import cli
 from astra_jax.cli import default, of_preset
 from astra_jax.config import Preset
-from astra_jax.datasets import Split
+from astra_jax.data.datasets import Split
 from astra_jax.errors import InputError, StoppedError
-from astra_jax.fitting import FitOptions, fit
-from astra_jax.groups import Group, fit_group
-from astra_jax.metrics import Spread
+from astra_jax.experiments import lifecycle
+from astra_jax.experiments.groups import Group, fit_group
+from astra_jax.experiments.rehearsal import rehearse
+from astra_jax.experiments.samples import write_samples
+from astra_jax.machine import cluster, compile_cache
 from astra_jax.presets import FIELDS, NOTEBOOK, find_preset, override
-from astra_jax.progress import ConsoleProgress, Progress, Several
-from astra_jax.rehearsal import rehearse
-from astra_jax.runs import Run
-from astra_jax.samples import write_samples
-from astra_jax.saving import SavePolicy
-from astra_jax.summary import summarize
-from astra_jax.tensorboard import TensorBoardProgress, require_tensorboard
+from astra_jax.report.summary import summarize
+from astra_jax.report.tensorboard import TensorBoardProgress, require_tensorboard
+from astra_jax.runs.checkpoints import KEEP_LATEST
+from astra_jax.runs.folder import Run
+from astra_jax.runs.metrics import Spread
+from astra_jax.training import sizing
+from astra_jax.training.fitting import FitOptions, fit
+from astra_jax.training.progress import ConsoleProgress, Progress, Several
+from astra_jax.training.saving import SavePolicy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +185,7 @@ def main(arguments: Arguments) -> None:
         preset = find_preset(arguments.model or "alpha", arguments.dataset, recipe)
         preset = override(preset, **arguments.overrides())
         if arguments.summary:
-            preset = experiments.fit_vocabulary(preset, arguments.corpus)
+            preset = lifecycle.fit_vocabulary(preset, arguments.corpus)
             Console(highlight=False).print(summarize(preset))
             return
         if arguments.dry_run:
@@ -197,8 +200,8 @@ def main(arguments: Arguments) -> None:
 def _begin(preset: Preset, arguments: Arguments) -> tuple[Run | Group, list[Split]]:
     where, num_seeds = (preset, arguments.corpus, arguments.out), arguments.seeds
     if num_seeds is not None:
-        return experiments.begin_group(*where, num_seeds, remat=arguments.remat)
-    run, split = experiments.begin(*where, remat=arguments.remat)
+        return lifecycle.begin_group(*where, num_seeds, remat=arguments.remat)
+    run, split = lifecycle.begin(*where, remat=arguments.remat)
     return run, [split]
 
 
@@ -209,9 +212,9 @@ def _runs_of(training: Run | Group) -> Sequence[Run]:
 def _rehearse(preset: Preset, arguments: Arguments, options: FitOptions) -> None:
     what, remat = (preset, arguments.corpus), options.remat
     if arguments.seeds is not None:
-        prepared = experiments.prepare_group(*what, arguments.seeds, remat=remat)
+        prepared = lifecycle.prepare_group(*what, arguments.seeds, remat=remat)
     else:
-        alone, corpus, split = experiments.prepare(*what, remat=remat)
+        alone, corpus, split = lifecycle.prepare(*what, remat=remat)
         prepared = [alone], corpus, [split]
     print(rehearse(*prepared, options))
     cli.teller(arguments.quiet)(_advice(prepared[0][0], prepared[2][0]))
@@ -241,7 +244,7 @@ def _train(
     tell = cli.teller(quiet)
     if not quiet:
         print(f"{training.describe()}, into {training.folder}")
-    warning = experiments.BUILTIN_WARNING if training.uses_builtin_text else ""
+    warning = lifecycle.BUILTIN_WARNING if training.uses_builtin_text else ""
     tell(warning)
     runs = _runs_of(training)
     try:
@@ -260,10 +263,10 @@ def _train(
 
 
 def _finish(training: Run | Group, runs: Sequence[Run], quiet: bool) -> None:
-    warning = experiments.BUILTIN_WARNING if training.uses_builtin_text else ""
+    warning = lifecycle.BUILTIN_WARNING if training.uses_builtin_text else ""
     last = [metrics[-1].val_loss_nats for run in runs if (metrics := run.metrics())]
     if last:
-        from astra_jax.figures import draw_losses  # Matplotlib would hold up the first step.
+        from astra_jax.report.figures import draw_losses  # Matplotlib would hold up the first step.
 
         for run in runs:
             draw_losses(run)
@@ -287,8 +290,8 @@ def _resume(arguments: Arguments, folder: Path) -> tuple[Run | Group, list[Split
             )
     where = folder, arguments.corpus, arguments.overrides()
     if Group.is_at(folder):
-        return experiments.resume_group(*where)
-    run, split = experiments.resume(*where)
+        return lifecycle.resume_group(*where)
+    run, split = lifecycle.resume(*where)
     return run, [split]
 
 

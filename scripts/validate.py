@@ -14,11 +14,11 @@ from typing import Annotated, Literal
 from rich.console import Console
 
 from astra_jax import cli
-from astra_jax.atomic import require_new_file, write_text
 from astra_jax.cli import default
 from astra_jax.errors import InputError
-from astra_jax.experiments import BUILTIN_WARNING
+from astra_jax.experiments.lifecycle import BUILTIN_WARNING
 from astra_jax.presets import find_preset, override
+from astra_jax.storage.atomic import require_new_file, write_text
 from astra_torch.parity.checks import DTYPES
 from astra_torch.parity.progress import StageProgress
 from astra_torch.parity.table import WIDTH, certificate_tables

@@ -8,9 +8,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from astra_jax.charts import PALETTE, TRAIN, VALIDATION
-from astra_jax.metrics import EpochMetrics
 from astra_jax.published import PUBLISHED_LOSSES
+from astra_jax.report.charts import PALETTE, TRAIN, VALIDATION
+from astra_jax.runs.metrics import EpochMetrics
 from study.outcomes import Outcome
 from study.panels import (
     BAND,

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from astra_jax.charts import PALETTE, TRAIN, VALIDATION
+from astra_jax.report.charts import PALETTE, TRAIN, VALIDATION
 from study.curves import draw_curves, draw_overfitting, draw_scaling
 from study.outcomes import Outcome
 from study.panels import (

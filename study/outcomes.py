@@ -7,8 +7,8 @@ from itertools import groupby
 from typing import Any
 
 from astra_jax.errors import InputError
-from astra_jax.metrics import EpochMetrics, Spread
 from astra_jax.presets import NOTEBOOK, override
+from astra_jax.runs.metrics import EpochMetrics, Spread
 from study.plan import Row
 from study.records import RunRecord
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from astra_jax.atomic import write_text
+from astra_jax.storage.atomic import write_text
 from study import findings, tables
 from study.contrasts import pairs_of
 from study.figures import CURVES, OVERFITTING, SAMPLERS, SCALING, VERDICTS, draw_all

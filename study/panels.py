@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from astra_jax.atomic import replacing
-from astra_jax.charts import PALETTE
 from astra_jax.presets import NOTEBOOK
+from astra_jax.report.charts import PALETTE
+from astra_jax.storage.atomic import replacing
 from study.outcomes import Outcome
 
 MODELS = {"alpha": "α", "beta": "β", "gamma": "γ"}

@@ -6,7 +6,7 @@ from typing import Literal
 
 from astra_jax.config import DatasetName, Preset
 from astra_jax.errors import InputError
-from astra_jax.groups import MAX_SEEDS
+from astra_jax.experiments.groups import MAX_SEEDS
 from astra_jax.presets import NOTEBOOK, TUNED, find_preset, override
 
 Recipe = Literal["notebook", "tuned"]

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from astra_jax import strict_json
-from astra_jax.atomic import write_text
 from astra_jax.config import Preset, Record, differences
-from astra_jax.corpus import CorpusRecord
+from astra_jax.data.corpus import CorpusRecord
 from astra_jax.errors import InputError
-from astra_jax.metrics import EpochMetrics
 from astra_jax.presets import NOTEBOOK, PRESETS, override
+from astra_jax.runs.metrics import EpochMetrics
+from astra_jax.storage import strict_json
+from astra_jax.storage.atomic import write_text
 from study.plan import Recipe, Row
 
 FORMAT = 1

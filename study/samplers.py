@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from astra_jax.errors import InputError
-from astra_jax.metrics import Spread
+from astra_jax.runs.metrics import Spread
 from study.outcomes import Outcome, number_at
 from study.records import RunRecord
 

@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from astra_jax import experiments, strict_json
-from astra_jax.atomic import write_text
 from astra_jax.config import DatasetName, Preset
-from astra_jax.corpus import load_corpus
-from astra_jax.datasets import Split, split_corpus
+from astra_jax.data.corpus import load_corpus
+from astra_jax.data.datasets import Split, split_corpus
 from astra_jax.errors import TIME_IS_UP, InputError, StoppedError
 from astra_jax.evaluation import running_text, words_of
-from astra_jax.fitting import FitOptions, fit, steps_in_epoch
+from astra_jax.experiments import lifecycle
 from astra_jax.presets import PRESETS, override
-from astra_jax.progress import Progress
-from astra_jax.runs import CONFIG, Run
-from astra_jax.training import Keys
+from astra_jax.runs.folder import CONFIG, Run
+from astra_jax.storage import strict_json
+from astra_jax.storage.atomic import write_text
+from astra_jax.training.fitting import FitOptions, fit, steps_in_epoch
+from astra_jax.training.progress import Progress
+from astra_jax.training.trainer import Keys
 from study import measures
 from study.trainings import Work, fields_of
 
@@ -112,12 +113,12 @@ def _trained(
     folder = work.runs / FOLDER / search.name / trial.name
     if (folder / CONFIG).is_file():
         text, fields = str(_development_text(search, work)), fields_of(search.preset(trial))
-        run, split = experiments.resume(folder, text, fields)
+        run, split = lifecycle.resume(folder, text, fields)
     elif work.is_over:
         return None, None
     else:
         text = str(_development_text(search, work))
-        run, split = experiments.begin(search.preset(trial), text, folder)
+        run, split = lifecycle.begin(search.preset(trial), text, folder)
     work.tell(f"{run.preset.title}, trial {trial.name}")
     try:
         fit(run, split, progress, FitOptions(deadline=work.deadline))

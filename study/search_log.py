@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from astra_jax.atomic import write_text
 from astra_jax.presets import PRESETS, TUNED_FIELDS
+from astra_jax.storage.atomic import write_text
 from study.search import FOLDER, Search, read_trials
 from study.trials import SEARCHES
 

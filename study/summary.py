@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from astra_jax.metrics import Spread
+from astra_jax.runs.metrics import Spread
 from study.contrasts import contrasts_of, pairs_of
 from study.outcomes import Outcome
 from study.samplers import written_by

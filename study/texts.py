@@ -13,18 +13,18 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float, Int
 
-from astra_jax.datasets import Batch, PaddedWords, Split, StoredWindows, TextWindows
+from astra_jax.data.datasets import Batch, PaddedWords, Split, StoredWindows, TextWindows
+from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import InputError
 from astra_jax.evaluation import read_on, running_text, words_of
+from astra_jax.experiments.samples import default_prompt
 from astra_jax.losses import IGNORE
 from astra_jax.model import GRULanguageModel, arithmetic
-from astra_jax.runs import Run
-from astra_jax.samples import default_prompt
-from astra_jax.sampling import Sampler
-from astra_jax.strategies import Greedy, Strategy, Temperature, TopK
-from astra_jax.training import Keys
-from astra_jax.vocabulary import Vocabulary
-from astra_jax.writing import WORD_LENGTH, Writer
+from astra_jax.runs.folder import Run
+from astra_jax.sampling.sampler import Sampler
+from astra_jax.sampling.strategies import Greedy, Strategy, Temperature, TopK
+from astra_jax.sampling.writing import WORD_LENGTH, Writer
+from astra_jax.training.trainer import Keys
 
 NUM_TEXTS, TEXT_LENGTH, NUM_NAMES = 64, 1000, 2000
 """How much is written by each sampler: the likelihood of α's texts is known to 0.01 nats then."""

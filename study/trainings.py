@@ -7,20 +7,20 @@ from pathlib import Path
 
 import jax
 
-from astra_jax import experiments
-from astra_jax.checkpoints import Checkpoints
 from astra_jax.config import Preset
-from astra_jax.corpus import DATA_DIR_VARIABLE, load_corpus
-from astra_jax.datasets import Split
+from astra_jax.data.corpus import DATA_DIR_VARIABLE, load_corpus
+from astra_jax.data.datasets import Split
 from astra_jax.errors import TIME_IS_UP, InputError, StoppedError
-from astra_jax.figures import draw_losses
-from astra_jax.fitting import FitOptions, fit_together, steps_in_epoch
+from astra_jax.experiments import lifecycle
+from astra_jax.experiments.samples import write_samples
 from astra_jax.presets import FIELDS
-from astra_jax.progress import Progress
-from astra_jax.runs import CONFIG, SAMPLES, Run
-from astra_jax.samples import write_samples
-from astra_jax.saving import SavePolicy
-from astra_jax.scorecards import trained_chars
+from astra_jax.report.figures import draw_losses
+from astra_jax.report.scorecards import trained_chars
+from astra_jax.runs.checkpoints import Checkpoints
+from astra_jax.runs.folder import CONFIG, SAMPLES, Run
+from astra_jax.training.fitting import FitOptions, fit_together, steps_in_epoch
+from astra_jax.training.progress import Progress
+from astra_jax.training.saving import SavePolicy
 from study import measures, records
 from study.plan import Row, presets_of
 from study.records import RunRecord
@@ -112,9 +112,9 @@ def _open(row: Row, presets: Sequence[Preset], work: Work) -> tuple[list[Run], l
     for preset in presets:
         folder = work.folder(row, preset.train.seed)
         if _has_begun(folder):
-            opened.append(experiments.resume(folder, work.corpus, fields_of(preset)))
+            opened.append(lifecycle.resume(folder, work.corpus, fields_of(preset)))
         else:
-            opened.append(experiments.begin(preset, work.corpus, folder))
+            opened.append(lifecycle.begin(preset, work.corpus, folder))
     runs, splits = zip(*opened, strict=True)
     return list(runs), list(splits)
 

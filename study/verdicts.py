@@ -8,8 +8,8 @@ from typing import Literal
 
 from scipy.special import ndtri, stdtrit
 
-from astra_jax.metrics import EpochMetrics, Spread
 from astra_jax.published import PUBLISHED_LOSSES
+from astra_jax.runs.metrics import EpochMetrics, Spread
 from study.outcomes import Outcome
 
 CONFIDENCE = 0.95

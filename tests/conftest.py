@@ -11,8 +11,8 @@ from jaxtyping import install_import_hook
 
 # The modules of arrays; beartype as a function decorator does not know the Self of the others.
 _ARRAYS = (
-    *("gru", "initializers", "model", "losses", "optimizers", "strategies", "sampling"),
-    *("training", "datasets", "evaluation"),
+    *("gru", "initializers", "model", "losses", "optimizers", "data.datasets", "evaluation"),
+    *("training.trainer", "sampling.sampler", "sampling.strategies"),
 )
 install_import_hook([f"astra_jax.{name}" for name in _ARRAYS], "beartype.beartype")
 
@@ -22,10 +22,13 @@ from pathlib import Path
 import jax
 import pytest
 
-from astra_jax import builtin_corpus, compile_cache, corpus, experiments, fitting
 from astra_jax.config import Preset
-from astra_jax.datasets import Split
-from astra_jax.runs import Run
+from astra_jax.data import builtin_corpus, corpus
+from astra_jax.data.datasets import Split
+from astra_jax.experiments import lifecycle
+from astra_jax.machine import compile_cache
+from astra_jax.runs.folder import Run
+from astra_jax.training import fitting
 from tests.trainings import Begin, Silent, Train
 
 _DATA_DIR = os.environ.get(corpus.DATA_DIR_VARIABLE)
@@ -83,7 +86,7 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture
 def begin(corpora: dict[str, str], tmp_path: Path) -> Begin:
     def begin(preset: Preset, name: str = "run") -> tuple[Run, Split]:
-        return experiments.begin(preset, corpora[preset.data.dataset], tmp_path / name)
+        return lifecycle.begin(preset, corpora[preset.data.dataset], tmp_path / name)
 
     return begin
 

@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from astra_jax import builtin_corpus
-from astra_jax.atomic import require_new_file, write_text
-from astra_jax.environment import describe_environment
+from astra_jax.data import builtin_corpus
+from astra_jax.machine.environment import describe_environment
+from astra_jax.storage.atomic import require_new_file, write_text
 
 TRAIN = Path(__file__).parents[1] / "scripts" / "train.py"
 SIZES_MB = (100, 300, 1000)

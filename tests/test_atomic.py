@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from astra_jax.atomic import replacing, write_bytes, write_text
+from astra_jax.storage.atomic import replacing, write_bytes, write_text
 
 ROOT = Path(__file__).parents[1]
 
@@ -118,7 +118,7 @@ def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
 RACE = """
 import errno, os, sys
 from pathlib import Path
-from astra_jax.atomic import write_bytes
+from astra_jax.storage.atomic import write_bytes
 
 folder, own, links = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 if links == "no links":
@@ -196,7 +196,7 @@ def test_every_writer_in_the_repository_is_atomic(tmp_path: Path) -> None:
     # Of the tests' own modules, those that are commands.
     modules += [p for p in (ROOT / "parity_tests").glob("*.py") if "__main__" in p.read_text()]
     assert len(modules) > 50
-    modules.remove(ROOT / "astra_jax" / "locks.py")  # Nobody reads what is in a lock.
+    modules.remove(ROOT / "astra_jax" / "storage" / "locks.py")  # Nobody reads what is in a lock.
     modules.remove(ROOT / "parity_tests" / "fuzz.py")  # Its hostile files live for a moment.
     assert [line for path in modules for line in _unsafe_writes(path)] == []
     (tmp_path / "careless.py").write_text(

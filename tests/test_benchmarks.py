@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from astra_jax import marked_pages
 from astra_jax.config import ModelConfig
 from astra_jax.errors import InputError
 from astra_jax.presets import PRESETS, override
-from astra_jax.replicas import Replicas
+from astra_jax.storage import marked_pages
+from astra_jax.training.replicas import Replicas
 from astra_torch.data import IGNORE
 from astra_torch.models import GRULayer, build_model
 from benchmarks import (

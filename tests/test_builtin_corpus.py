@@ -6,7 +6,7 @@ import string
 
 import pytest
 
-from astra_jax.builtin_corpus import NAME_COUNT, PLAY_CHARACTERS, names, play
+from astra_jax.data.builtin_corpus import NAME_COUNT, PLAY_CHARACTERS, names, play
 
 # A run on another Python version or platform that draws other text fails on these.
 PLAY_SHA256 = "89b1b2e9e8249a4ead18db1e25cd4ec47c4be7ea139be308081029904a60c098"

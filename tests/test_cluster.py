@@ -12,13 +12,15 @@ import jax
 import numpy as np
 import pytest
 
-from astra_jax import cluster, experiments, fitting
 from astra_jax.errors import InputError
-from astra_jax.fitting import FitOptions
-from astra_jax.metrics import EpochMetrics
+from astra_jax.experiments import lifecycle
+from astra_jax.machine import cluster
 from astra_jax.presets import override
-from astra_jax.runs import Run
-from astra_jax.training import Trainer
+from astra_jax.runs.folder import Run
+from astra_jax.runs.metrics import EpochMetrics
+from astra_jax.training import fitting
+from astra_jax.training.fitting import FitOptions
+from astra_jax.training.trainer import Trainer
 from astra_torch.tolerances import FLOAT64
 from tests.commands import SCRIPTS
 from tests.trainings import TEXT, WORDS, Begin, Silent, Train, without_times
@@ -74,7 +76,7 @@ def test_a_run_goes_on_on_another_number_of_devices(begin: Begin, train: Train):
     stop.epoch = lambda lines: signal.raise_signal(signal.SIGTERM)
     with pytest.raises(fitting.StoppedError):
         fitting.fit(run, split, stop, FitOptions(devices="all"))
-    fitting.fit(*experiments.resume(run.folder), Silent(), FitOptions(devices=1))
+    fitting.fit(*lifecycle.resume(run.folder), Silent(), FitOptions(devices=1))
     assert_near(run.metrics(), one.metrics())
 
 
@@ -134,7 +136,7 @@ def test_two_processes_train_as_one_stop_together_and_go_on_alone(train: Train, 
     errors = [process.communicate(timeout=120)[1] for process in processes]
     codes = [process.returncode for process in processes]
     assert codes in ([143, 143], [0, 0]), errors  # It may have been too late.
-    fitting.fit(*experiments.resume(out), Silent())
+    fitting.fit(*lifecycle.resume(out), Silent())
     assert_near(Run.open(out).metrics(), one.metrics())
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import jax
 import pytest
 
-from astra_jax import compile_cache
+from astra_jax.machine import compile_cache
 
 _ENABLE = compile_cache.enable  # Before a fixture puts it out of action.
 
 # Compiles one program twice the slow way round: in a process of its own.
 _PROGRAM = """
 import jax
-from astra_jax import compile_cache
+from astra_jax.machine import compile_cache
 print(compile_cache.enable())
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))

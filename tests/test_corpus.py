@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from astra_jax import builtin_corpus, corpus
-from astra_jax.corpus import DATA_DIR_VARIABLE, PUBLISHED, Published, cache_folder, load_corpus
+from astra_jax.data import builtin_corpus, corpus
+from astra_jax.data.corpus import DATA_DIR_VARIABLE, PUBLISHED, Published, load_corpus
 from astra_jax.errors import InputError
+from astra_jax.storage.user_cache import cache_folder
 
 fetch = corpus._fetch  # Kept before conftest's fixture takes it away from every test.
 

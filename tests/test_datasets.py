@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astra_jax.config import DataConfig
-from astra_jax.datasets import (
+from astra_jax.data.datasets import (
     EMPTY,
     Batch,
     Dataset,
@@ -21,9 +21,9 @@ from astra_jax.datasets import (
     pad_words,
     split_corpus,
 )
+from astra_jax.data.vocabulary import Vocabulary, published_vocabulary
 from astra_jax.errors import InputError
 from astra_jax.losses import IGNORE
-from astra_jax.vocabulary import Vocabulary, published_vocabulary
 
 KEY = jax.random.key(0)
 WORDS = [first + second for first in "abcdefghij" for second in "abcdefghij"]

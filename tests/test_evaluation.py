@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from astra_jax import builtin_corpus, evaluation, experiments, token_files
+from astra_jax import evaluation
 from astra_jax.config import Preset
-from astra_jax.datasets import Split, StoredWindows
+from astra_jax.data import builtin_corpus, token_files
+from astra_jax.data.datasets import Split, StoredWindows
 from astra_jax.errors import InputError
 from astra_jax.evaluation import TextEvaluation, WordsEvaluation, evaluate
-from astra_jax.metrics import EpochMetrics, History, Spread
+from astra_jax.experiments import lifecycle
 from astra_jax.model import GRULanguageModel, arithmetic
 from astra_jax.presets import override
-from astra_jax.saving import SavePolicy, Saver, Training
-from astra_jax.scorecards import Subject, scores_record, sum_up
-from astra_jax.training import Trainer
+from astra_jax.report.scorecards import Subject, scores_record, sum_up
+from astra_jax.runs.metrics import EpochMetrics, History, Spread
+from astra_jax.training.saving import SavePolicy, Saver, Training
+from astra_jax.training.trainer import Trainer
 from tests.trainings import TEXT, WORDS, Begin, random_model
 
 EXACT = override(TEXT, num_layers=1, dtype="float64")
@@ -81,7 +83,7 @@ def test_windows_are_the_full_pass_of_training(begin: Begin) -> None:
 
 def test_a_window_as_long_as_the_text_carries_the_state_through_it(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text(builtin_corpus.play()[:2000])
-    run, split = experiments.begin(EXACT, str(tmp_path / "text.txt"), tmp_path / "run")
+    run, split = lifecycle.begin(EXACT, str(tmp_path / "text.txt"), tmp_path / "run")
     found = evaluate_text(run.preset, split)
     assert found.carried.num_targets == 199
     assert found.windows[256].loss_nats == pytest.approx(found.carried.loss_nats, rel=1e-13)
@@ -129,7 +131,7 @@ def test_words_seen_and_unseen_are_all_words(
 ) -> None:
     monkeypatch.setattr(evaluation, "WORDS_AT_ONCE", at_once)
     preset = override(WHOLE_WORDS, start_token=start_token, dtype="float64")
-    run, split = experiments.begin(preset, repeated, tmp_path / "run")
+    run, split = lifecycle.begin(preset, repeated, tmp_path / "run")
     model, data = random_model(run.preset), split.validation
     found = evaluate(model, run.preset, split)
     assert isinstance(found, WordsEvaluation)
@@ -153,7 +155,7 @@ def test_words_seen_and_unseen_are_all_words(
 
 def test_distinct_words_have_none_that_were_seen(repeated: str, tmp_path: Path) -> None:
     preset = override(WHOLE_WORDS, dedupe=True)
-    run, split = experiments.begin(preset, repeated, tmp_path / "run")
+    run, split = lifecycle.begin(preset, repeated, tmp_path / "run")
     found = evaluate(random_model(run.preset), run.preset, split)
     assert isinstance(found, WordsEvaluation)
     assert (found.seen, found.seen_share, found.unseen) == (None, 0.0, found.all)
@@ -163,14 +165,14 @@ def test_several_seeds_are_summed_up_number_by_number(
     corpora: dict[str, str], tmp_path: Path
 ) -> None:
     preset = override(WHOLE_WORDS, train_fraction=0.8)
-    group, splits = experiments.begin_group(preset, corpora["names"], tmp_path / "group", 2)
+    group, splits = lifecycle.begin_group(preset, corpora["names"], tmp_path / "group", 2)
     for seed, run in enumerate(group.runs):
         state = Trainer(run.preset, 1).state_of(nnx.state(random_model(preset, seed)))
-        experiments.import_state(run, state._replace(step=jnp.asarray(7, jnp.int32)))
+        lifecycle.import_state(run, state._replace(step=jnp.asarray(7, jnp.int32)))
     subject = Subject.open(group.folder)
     cards = list(subject.score())
     for card, run, split in zip(cards, group.runs, splits, strict=True):
-        assert card.evaluation == evaluate(experiments.restore_model(run), run.preset, split)
+        assert card.evaluation == evaluate(lifecycle.restore_model(run), run.preset, split)
         # Seven batches of four of the 240 training words, which are 60 batches.
         assert (card.step, card.checkpoint) == (7, "newest")
         assert card.trained_chars == round(7 * split.train.count_targets() / 60)

@@ -11,16 +11,18 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from astra_jax import datasets, experiments, fitting, pace, replicas, token_files
 from astra_jax.config import Preset
-from astra_jax.datasets import Split
+from astra_jax.data import datasets, token_files
+from astra_jax.data.datasets import Split
 from astra_jax.errors import DivergedError, InputError, StoppedError
-from astra_jax.fitting import FitOptions
-from astra_jax.groups import SUMMARY, Group, fit_group
+from astra_jax.experiments import lifecycle
+from astra_jax.experiments.groups import SUMMARY, Group, fit_group
 from astra_jax.presets import override
-from astra_jax.progress import Snapshot
-from astra_jax.runs import Run
-from astra_jax.saving import SavePolicy
+from astra_jax.runs.folder import Run
+from astra_jax.training import fitting, pace, replicas
+from astra_jax.training.fitting import FitOptions
+from astra_jax.training.progress import Snapshot
+from astra_jax.training.saving import SavePolicy
 from astra_torch.tolerances import FLOAT64
 from tests.commands import call
 from tests.test_resume import Signal, assert_same_end
@@ -39,7 +41,7 @@ TrainAlone = Callable[[Preset], list[Run]]
 def begin_group(corpora: dict[str, str], tmp_path: Path) -> BeginGroup:
     def begin(preset: Preset, name: str = "group", num: int = SEEDS) -> tuple[Group, list[Split]]:
         corpus = corpora[preset.data.dataset]
-        return experiments.begin_group(preset, corpus, tmp_path / name, num)
+        return lifecycle.begin_group(preset, corpus, tmp_path / name, num)
 
     return begin
 
@@ -50,7 +52,7 @@ def train_alone(corpora: dict[str, str], tmp_path: Path) -> TrainAlone:
         runs = []
         for seed in range(preset.train.seed, preset.train.seed + SEEDS):
             seeded, corpus = override(preset, seed=seed), corpora[preset.data.dataset]
-            run, split = experiments.begin(seeded, corpus, tmp_path / f"alone {seed}")
+            run, split = lifecycle.begin(seeded, corpus, tmp_path / f"alone {seed}")
             fitting.fit(run, split, Silent(), ONE)
             runs.append(run)
         return runs
@@ -69,7 +71,7 @@ def test_every_run_is_to_the_bit_what_it_would_be_alone(
     fit_group(group, splits, Silent(), ONE)
     for run, single in zip(group.runs, train_alone(preset), strict=True):
         assert_same_end(run, single)
-        best, other = (experiments.restore_state(each, best=True) for each in (run, single))
+        best, other = (lifecycle.restore_state(each, best=True) for each in (run, single))
         assert int(best.step) == int(other.step)
         for name in ("config.json", "vocabulary.json"):
             assert (run.folder / name).read_bytes() == (single.folder / name).read_bytes()
@@ -127,17 +129,17 @@ def test_a_group_stopped_inside_an_epoch_goes_on_also_where_one_run_is_behind_or
     often = FitOptions(devices=1, saving=SavePolicy(checkpoint_every=3))
     with pytest.raises(StoppedError) as error:
         fit_group(group, splits, Signal(signal.SIGTERM, 2, 2), often)
-    steps = {int(experiments.restore_state(run).step) for run in group.runs}
+    steps = {int(lifecycle.restore_state(run).step) for run in group.runs}
     assert steps == {error.value.step}
     assert 7 < error.value.step < 14
     # As if a power cut had come between two runs' checkpoints, and as if one had gone on alone.
     (newest,) = group.runs[1].checkpoints.glob(str(error.value.step))
     shutil.rmtree(newest)
-    fitting.fit(*experiments.resume(group.runs[2].folder), Silent(), ONE)
-    steps = [int(experiments.restore_state(run).step) for run in group.runs]
+    fitting.fit(*lifecycle.resume(group.runs[2].folder), Silent(), ONE)
+    steps = [int(lifecycle.restore_state(run).step) for run in group.runs]
     assert steps[1] < steps[0] < steps[2] == 14
     told = Silent()
-    resumed, splits = experiments.resume_group(group.folder)
+    resumed, splits = lifecycle.resume_group(group.folder)
     fit_group(resumed, splits, told, ONE)
     for run, other in zip(resumed.runs, whole.runs, strict=True):
         assert_same_end(run, other)
@@ -166,7 +168,7 @@ def test_the_summary_is_of_what_the_runs_have_told(begin_group: BeginGroup):
     best = [min(line["val_loss_nats"] for line in of_run) for of_run in lines]
     assert summary["best_val_loss_nats"]["mean"] == pytest.approx(np.mean(best), rel=1e-14)
     (group.folder / SUMMARY).unlink()  # A finished group makes it anew.
-    fit_group(*experiments.resume_group(group.folder), Silent(), ONE)
+    fit_group(*lifecycle.resume_group(group.folder), Silent(), ONE)
     assert (group.folder / SUMMARY).read_text() == text
 
 
@@ -202,9 +204,9 @@ def test_groups_that_make_no_sense_are_refused(
     with pytest.raises(InputError, match="is a folder of runs: give one of the run folders in it"):
         Run.open(group.folder)
     with pytest.raises(InputError, match=r"learning_rate was 0.002, now 0.1"):
-        experiments.resume_group(group.folder, expected=dict(learning_rate=0.1))
+        lifecycle.resume_group(group.folder, expected=dict(learning_rate=0.1))
     with pytest.raises(InputError, match=r"begun on text.txt .* found words.txt"):
-        experiments.resume_group(group.folder, corpora["names"])
+        lifecycle.resume_group(group.folder, corpora["names"])
     shutil.rmtree(group.runs[1].folder)
     shutil.copytree(group.runs[0].folder, group.runs[1].folder)
     with pytest.raises(InputError, match=r"seed-1 is not of the recipe of .*seed-0 with seed 1"):

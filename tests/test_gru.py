@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from astra_jax.environment import vector_instructions
 from astra_jax.errors import InputError
 from astra_jax.gru import BACKENDS, Embedded, GRUWeights, gru, stepper
+from astra_jax.machine.environment import vector_instructions
 
 DROPOUT = 0.3
 VOCAB = 3

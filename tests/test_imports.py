@@ -1,7 +1,9 @@
-"""Each side imports without the other's framework, and importing the package is cheap."""
+"""Imports run one way, each side without the other's framework, and the package's own is cheap."""
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,12 @@ JAX_MODULES = [
     str(path.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__init__")
     for path in sorted((ROOT / "astra_jax").rglob("*.py"))
 ]
+ROOMS = (
+    *("errors", "storage", "config", "presets", "published", "machine", "losses", "data"),
+    *("initializers", "dropout", "optimizers", "gru", "model", "sampling", "runs", "training"),
+    *("evaluation", "experiments", "report", "cli"),
+)
+"""From the ground up: a module imports from its own room and from those before it."""
 TORCH_MODULES = [f"astra_torch.{name}" for name in ("models", "data", "training", "sampling")]
 
 _BLOCKED = """
@@ -49,6 +57,28 @@ def test_each_side_imports_alone(blocked: list[str], modules: list[str]):
     assert result.returncode == 0, result.stderr
 
 
+def _imported(path: Path) -> Iterator[str]:
+    """Yields the rooms that a module of `astra_jax` imports from."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            top, *rooms = (node.module or "").split(".")
+            if top == "astra_jax":
+                yield from rooms[:1] or [name.name for name in node.names]
+
+
+def test_imports_run_one_way():
+    package = ROOT / "astra_jax"
+    told = 0
+    for path in package.rglob("*.py"):
+        room = path.relative_to(package).with_suffix("").parts[0]
+        if room == "__init__":
+            continue
+        for other in set(_imported(path)) - {"__version__"}:
+            assert ROOMS.index(other) <= ROOMS.index(room), f"{path} imports from {other}"
+            told += 1
+    assert told > 100
+
+
 def test_the_public_names_are_the_same_to_everybody():
     everything: dict[str, object] = {}
     exec("from astra_jax import *", everything)
@@ -69,7 +99,7 @@ def test_training_begins_without_what_only_its_end_needs(tmp_path: Path):
         "import runpy, sys\n"
         "from pathlib import Path\n"
         "runpy.run_path('scripts/train.py', run_name='train')\n"
-        "from astra_jax.checkpoints import Checkpoints\n"
+        "from astra_jax.runs.checkpoints import Checkpoints\n"
         f"with Checkpoints(Path({str(tmp_path / 'new')!r})) as new:\n"
         "    assert new.latest_step is None\n"
         "    new.remove_after(0)\n"

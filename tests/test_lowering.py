@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from astra_jax import sampling, strategies
 from astra_jax.gru import BACKENDS
-from astra_jax.training import Keys, Trainer
+from astra_jax.sampling import sampler, strategies
+from astra_jax.training.trainer import Keys, Trainer
 from tests.trainings import TEXT, Begin
 
 PLATFORMS = {"cuda": "gpu", "tpu": "tpu"}
@@ -72,11 +72,11 @@ def test_sampling_stays_on_the_device(
     params = jax.eval_shape(trainer.init, jax.random.key(0)).params
 
     def chunk(params, given, uniforms):
-        stepper, cursor = sampling.begin(trainer.graph, params, 3)
+        stepper, cursor = sampler.begin(trainer.graph, params, 3)
         texts = stepper, cursor, given, uniforms
-        return sampling.write_chunk(trainer.graph, params, *texts, 4, strategy, True)
+        return sampler.write_chunk(trainer.graph, params, *texts, 4, strategy, True)
 
-    given, uniforms = np.full((5, 3), sampling.DRAWN, np.int32), np.zeros((5, 3), np.float32)
+    given, uniforms = np.full((5, 3), sampler.DRAWN, np.int32), np.zeros((5, 3), np.float32)
     assert visits_to_the_host(lowered(chunk, platform, params, given, uniforms)) == set()
 
 

@@ -6,11 +6,11 @@ import math
 import pytest
 from flax import nnx
 
-from astra_jax import names_study
-from astra_jax.datasets import split_corpus
+from astra_jax.data.datasets import split_corpus
 from astra_jax.model import GRULanguageModel
 from astra_jax.presets import PRESETS, override
-from astra_jax.training import Keys, Trainer
+from astra_jax.training.trainer import Keys, Trainer
+from study import names_study
 
 WORDS = [first + "ev" + last for first in "abcde" for last in "aeiou"] + ["aeva"] * 6 + ["b"] * 9
 

@@ -16,7 +16,7 @@ from astra_jax.optimizers import (
     scale_by_adam,
 )
 from astra_jax.presets import PRESETS, override
-from astra_jax.training import Trainer
+from astra_jax.training.trainer import Trainer
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 50.0])

@@ -5,9 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from astra_jax import progress
-from astra_jax.metrics import EpochMetrics
-from astra_jax.progress import ConsoleProgress, Snapshot, duration
+from astra_jax.runs.metrics import EpochMetrics
+from astra_jax.training import progress
+from astra_jax.training.progress import ConsoleProgress, Snapshot, duration
 
 SNAPSHOT = Snapshot(
     epoch=2,

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from astra_jax.data.vocabulary import Vocabulary, published_vocabulary
 from astra_jax.errors import InputError
-from astra_jax.prompts import OnUnknown, fit_prompt, read_prompt
-from astra_jax.vocabulary import Vocabulary, published_vocabulary
+from astra_jax.sampling.prompts import OnUnknown, fit_prompt, read_prompt
 
 TEXT, NAMES = published_vocabulary("shakespeare"), published_vocabulary("names")
 

@@ -13,19 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astra_jax.charts import Chart, Series
 from astra_jax.config import Preset
-from astra_jax.corpus import PUBLISHED, CorpusRecord
+from astra_jax.data.corpus import PUBLISHED, CorpusRecord
+from astra_jax.data.vocabulary import published_vocabulary
 from astra_jax.errors import InputError
-from astra_jax.metrics import EpochMetrics
 from astra_jax.presets import PRESETS, override
 from astra_jax.published import PUBLISHED_LOSSES
 from astra_jax.report import content
+from astra_jax.report.charts import Chart, Series
 from astra_jax.report.page import write_report
 from astra_jax.report.plot import MAX_MARKS, Scale, place
-from astra_jax.runs import Run
-from astra_jax.vocabulary import published_vocabulary
-from astra_jax.writing import Writer
+from astra_jax.runs.folder import Run
+from astra_jax.runs.metrics import EpochMetrics
+from astra_jax.sampling.writing import Writer
 from tests.trainings import TEXT, WORDS, Train
 
 ALPHA = PRESETS["shakespeare", "alpha"]

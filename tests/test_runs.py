@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from astra_jax.config import LATER, Preset
-from astra_jax.corpus import PUBLISHED, CorpusRecord
+from astra_jax.data.corpus import PUBLISHED, CorpusRecord
+from astra_jax.data.vocabulary import Vocabulary, published_vocabulary
 from astra_jax.errors import InputError
-from astra_jax.metrics import EpochMetrics
 from astra_jax.presets import CUSTOM_NAMES, PRESETS, override
-from astra_jax.runs import Run
-from astra_jax.vocabulary import Vocabulary, published_vocabulary
+from astra_jax.runs.folder import Run
+from astra_jax.runs.metrics import EpochMetrics
 
 ALPHA = PRESETS["shakespeare", "alpha"]
 VOCABULARY = published_vocabulary("shakespeare")

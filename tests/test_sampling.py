@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from astra_jax import cluster, sampling
 from astra_jax.config import ModelConfig
+from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import InputError
+from astra_jax.machine import cluster
 from astra_jax.model import GRULanguageModel
-from astra_jax.sampling import draw_uniforms, sample_key
-from astra_jax.strategies import Greedy, Strategy, Temperature, TopK, cumulate
-from astra_jax.vocabulary import Vocabulary
-from astra_jax.writing import Writer
+from astra_jax.sampling import sampler
+from astra_jax.sampling.sampler import draw_uniforms, sample_key
+from astra_jax.sampling.strategies import Greedy, Strategy, Temperature, TopK, cumulate
+from astra_jax.sampling.writing import Writer
 
 TEXT = Vocabulary.of_text("abcdefgh \n")
 WORDS = Vocabulary.of_words(["abcdefgh"])
@@ -110,13 +111,13 @@ def test_carrying_the_state_matters():
 
 
 def test_a_writer_gets_ready_once_for_as_many_texts(monkeypatch: pytest.MonkeyPatch):
-    model, calls, begin = model_of(TEXT), [], sampling.begin
+    model, calls, begin = model_of(TEXT), [], sampler.begin
 
     def counted(graph, params, num, mesh):
         calls.append(num)
         return begin(graph, params, num, mesh)
 
-    monkeypatch.setattr(sampling, "begin", counted)
+    monkeypatch.setattr(sampler, "begin", counted)
     writer, how = Writer(model, TEXT), ("ab", Temperature(), jax.random.key(0))
     texts = writer.generate(*how)
     model.head.kernel[...] = -model.head.kernel[...]

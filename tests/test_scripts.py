@@ -25,9 +25,10 @@ pytest.importorskip("torch")  # The scripts convert, too.
 import torch
 from safetensors.numpy import load_file, save_file
 
-from astra_jax import cli, fitting
+from astra_jax import cli
 from astra_jax.errors import DivergedError, StoppedError
-from astra_jax.runs import Run
+from astra_jax.runs.folder import Run
+from astra_jax.training import fitting
 from tests.commands import SCRIPTS, Result, call
 
 TINY = [

@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from astra_jax import builtin_corpus, memory
-from astra_jax.datasets import split_corpus
+from astra_jax.data import builtin_corpus
+from astra_jax.data.datasets import split_corpus
 from astra_jax.errors import InputError
-from astra_jax.memory import machine_memory, readable
+from astra_jax.machine import memory
+from astra_jax.machine.memory import machine_memory, readable
 from astra_jax.presets import PRESETS, override
-from astra_jax.sizing import Memory, advice, require_memory
-from astra_jax.training import Keys, Trainer
+from astra_jax.training.sizing import Memory, advice, require_memory
+from astra_jax.training.trainer import Keys, Trainer
 
 ALPHA = PRESETS["shakespeare", "alpha"]
 

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astra_jax import strict_json
 from astra_jax.config import LATER, Preset
+from astra_jax.data.vocabulary import Vocabulary, published_vocabulary
 from astra_jax.errors import InputError
-from astra_jax.metrics import EpochMetrics
 from astra_jax.presets import PRESETS
-from astra_jax.runs import Run
-from astra_jax.strict_json import MAX_BYTES, MAX_DEPTH, MAX_WHOLE
-from astra_jax.vocabulary import Vocabulary, published_vocabulary
+from astra_jax.runs.folder import Run
+from astra_jax.runs.metrics import EpochMetrics
+from astra_jax.storage import strict_json
+from astra_jax.storage.strict_json import MAX_BYTES, MAX_DEPTH, MAX_WHOLE
 from tests.test_runs import create
 
 leaves = (

@@ -17,14 +17,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from astra_jax import experiments, fitting, pace, stopping
 from astra_jax.config import Preset
-from astra_jax.corpus import PUBLISHED, CorpusRecord
+from astra_jax.data.corpus import PUBLISHED, CorpusRecord
 from astra_jax.errors import InputError, StoppedError
-from astra_jax.metrics import EpochMetrics, Spread
+from astra_jax.experiments import lifecycle
 from astra_jax.presets import NOTEBOOK, PRESETS, TUNED, override
-from astra_jax.progress import Snapshot
 from astra_jax.published import PUBLISHED_LOSSES
+from astra_jax.runs.metrics import EpochMetrics, Spread
+from astra_jax.training import fitting, pace, stopping
+from astra_jax.training.progress import Snapshot
 from study import course, findings, measures, page, panels, plan, records, tables, trainings
 from study.contrasts import Contrast, contrasts_of, pairs_of
 from study.outcomes import Outcome, outcomes_of
@@ -159,14 +160,14 @@ def test_words_are_recorded_with_the_targets_that_they_have_and_models_are_asked
     work = bench(dataset="names")
     course.conduct([WORDS], work, Silent())
     first, second = records.read_all(work.out)
-    run, split = experiments.resume(work.folder(WORDS, 0), work.corpus)
+    run, split = lifecycle.resume(work.folder(WORDS, 0), work.corpus)
     steps = split.train.max_steps
     assert steps is not None
     assert first.training_chars == round(14 * split.train.count_targets() / steps)
     assert first.preset == override(second.preset, seed=0)
     assert (first.evaluation, first.samplers) == (evaluation, made_samplers(words=True))
     assert finished == [work.folder(WORDS, seed) for seed in (0, 1)]
-    newest = nnx.state(experiments.restore_model(run))
+    newest = nnx.state(lifecycle.restore_model(run))
     for asked_of in (evaluate.call_args_list[0].args[0], compare.call_args_list[0].args[1]):
         same = jax.tree.map(
             lambda one, other: bool((one == other).all()), newest, nnx.state(asked_of)
@@ -213,7 +214,7 @@ def test_a_budget_stops_inside_an_epoch_and_the_next_call_ends_where_none_would_
     assert records.read_all(parts.out) == partial
     course.conduct([TEXT], parts, Silent())
     for seed in (0, 1):
-        runs = (experiments.resume(each.folder(TEXT, seed))[0] for each in (parts, whole))
+        runs = (lifecycle.resume(each.folder(TEXT, seed))[0] for each in (parts, whole))
         assert_same_end(*runs)
     assert all(record.is_complete for record in records.read_all(parts.out))
     assert asked.seeds == [0, 1] * 3

@@ -8,11 +8,11 @@ from unittest import mock
 import pytest
 
 from astra_jax.config import DatasetName, Preset
-from astra_jax.datasets import split_corpus
+from astra_jax.data.datasets import split_corpus
 from astra_jax.errors import InputError
 from astra_jax.evaluation import words_of
 from astra_jax.presets import override
-from astra_jax.training import Keys
+from astra_jax.training.trainer import Keys
 from study import search, search_log
 from study.search import Search, Trial, conduct_search
 from study.trainings import Work

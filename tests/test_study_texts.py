@@ -8,15 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from astra_jax import builtin_corpus, experiments
 from astra_jax.config import Preset
-from astra_jax.datasets import Split
+from astra_jax.data import builtin_corpus
+from astra_jax.data.datasets import Split
 from astra_jax.errors import InputError
 from astra_jax.evaluation import evaluate
+from astra_jax.experiments import lifecycle
 from astra_jax.losses import IGNORE
 from astra_jax.model import GRULanguageModel
 from astra_jax.presets import override
-from astra_jax.runs import Run
+from astra_jax.runs.folder import Run
 from study import texts
 from study.texts import compare_samplers, likelihood, ratio, repetition
 from tests.trainings import TEXT, WORDS, random_model
@@ -50,7 +51,7 @@ def words(tmp_path: Path) -> tuple[Run, Split]:
 
 def _begin(preset: Preset, text: str, folder: Path) -> tuple[Run, Split]:
     (folder / "corpus.txt").write_text(text)
-    return experiments.begin(preset, str(folder / "corpus.txt"), folder / "run")
+    return lifecycle.begin(preset, str(folder / "corpus.txt"), folder / "run")
 
 
 def make_model(run: Run, always: int | None = None) -> GRULanguageModel:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from tensorboardX.proto import event_pb2
 
-from astra_jax import experiments, fitting, pace
-from astra_jax.charts import bits
-from astra_jax.progress import Several, Snapshot
-from astra_jax.runs import Run
-from astra_jax.tensorboard import FOLDER, TensorBoardProgress
+from astra_jax.experiments import lifecycle
+from astra_jax.report.charts import bits
+from astra_jax.report.tensorboard import FOLDER, TensorBoardProgress
+from astra_jax.runs.folder import Run
+from astra_jax.training import fitting, pace
+from astra_jax.training.progress import Several, Snapshot
 from tests.commands import call
 from tests.trainings import TEXT, Begin, Silent
 
@@ -66,7 +67,7 @@ def test_events_go_on_where_an_interrupted_run_does(begin: Begin) -> None:
     told = Silent()
     with pytest.raises(ZeroDivisionError):
         train(run, split, told, PowerCut())
-    resumed, split = experiments.resume(run.folder)
+    resumed, split = lifecycle.resume(run.folder)
     train(resumed, split, told)
     read = scalars(run)
     lines = run.metrics()

@@ -16,14 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astra_jax import builtin_corpus, datasets, token_files
 from astra_jax.config import Level
-from astra_jax.corpus import cache_folder, load_corpus
-from astra_jax.datasets import EMPTY, StoredWindows, TextWindows
+from astra_jax.data import builtin_corpus, datasets, token_files
+from astra_jax.data.corpus import load_corpus
+from astra_jax.data.datasets import EMPTY, StoredWindows, TextWindows
+from astra_jax.data.token_files import Encoded, TokenFile, open_tokens
+from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import InputError
 from astra_jax.presets import override
-from astra_jax.token_files import Encoded, TokenFile, open_tokens
-from astra_jax.vocabulary import Vocabulary
+from astra_jax.storage.user_cache import cache_folder
 from tests.trainings import TEXT, Train, final_params, without_times
 
 

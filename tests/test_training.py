@@ -9,15 +9,16 @@ import optax
 import pytest
 from flax import nnx
 
-from astra_jax import experiments, fitting
 from astra_jax.config import Preset
 from astra_jax.errors import InputError
-from astra_jax.fitting import FitOptions
+from astra_jax.experiments import lifecycle
 from astra_jax.optimizers import learning_rate_schedule
 from astra_jax.presets import override
-from astra_jax.progress import Snapshot
-from astra_jax.saving import SavePolicy
-from astra_jax.training import Keys, Trainer
+from astra_jax.training import fitting
+from astra_jax.training.fitting import FitOptions
+from astra_jax.training.progress import Snapshot
+from astra_jax.training.saving import SavePolicy
+from astra_jax.training.trainer import Keys, Trainer
 from tests.trainings import TEXT, WORDS, Begin, Silent, Train, without_times
 
 
@@ -130,4 +131,4 @@ def test_more_steps_than_batches_are_refused(begin: Begin, tmp_path: Path):
 def test_resume_refuses_another_corpus(begin: Begin, corpora: dict[str, str]):
     run, _ = begin(TEXT)
     with pytest.raises(InputError, match=r"begun on text.txt .* found words.txt"):
-        experiments.resume(run.folder, corpora["names"])
+        lifecycle.resume(run.folder, corpora["names"])

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astra_jax import builtin_corpus
 from astra_jax.config import DatasetName
-from astra_jax.corpus import DATA_DIR_VARIABLE, load_corpus
-from astra_jax.datasets import corpus_vocabulary
+from astra_jax.data import builtin_corpus
+from astra_jax.data.corpus import DATA_DIR_VARIABLE, load_corpus
+from astra_jax.data.datasets import corpus_vocabulary
+from astra_jax.data.vocabulary import Vocabulary, published_vocabulary
 from astra_jax.errors import InputError
-from astra_jax.vocabulary import Vocabulary, published_vocabulary
 
 BYTE_LEVEL = Vocabulary.of_bytes()
 

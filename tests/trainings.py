@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from astra_jax import experiments
 from astra_jax.config import Preset
-from astra_jax.datasets import Split
-from astra_jax.metrics import EpochMetrics
+from astra_jax.data.datasets import Split
+from astra_jax.experiments import lifecycle
 from astra_jax.model import GRULanguageModel, arithmetic
 from astra_jax.presets import PRESETS, override
-from astra_jax.progress import Snapshot
-from astra_jax.runs import Run
+from astra_jax.runs.folder import Run
+from astra_jax.runs.metrics import EpochMetrics
+from astra_jax.training.progress import Snapshot
 
 TINY = dict(embedding_dim=4, hidden_dim=8, batch_size=4, seq_len=16, epochs=2)
 TEXT = override(PRESETS["shakespeare", "beta"], steps_per_epoch=7, **TINY)
@@ -44,7 +44,7 @@ def without_times(metrics: list[EpochMetrics]) -> list[EpochMetrics]:
 
 
 def final_params(run: Run) -> list[np.ndarray]:
-    model = experiments.restore_model(run)
+    model = lifecycle.restore_model(run)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model))]
 
 

@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from astra_jax.charts import bits
 from astra_jax.errors import InputError
-from astra_jax.experiments import merge_model, restore_state
-from astra_jax.metrics import EpochMetrics
-from astra_jax.progress import duration
+from astra_jax.experiments.lifecycle import merge_model, restore_state
+from astra_jax.experiments.samples import Sample, draw_samples
 from astra_jax.published import PUBLISHED_LOSSES
-from astra_jax.runs import Run
-from astra_jax.samples import Sample, draw_samples
-from astra_jax.strategies import Greedy, Temperature
-from astra_jax.summary import list_parameters
-from astra_jax.writing import Writer
+from astra_jax.report.charts import bits
+from astra_jax.report.summary import list_parameters
+from astra_jax.runs.folder import Run
+from astra_jax.runs.metrics import EpochMetrics
+from astra_jax.sampling.strategies import Greedy, Temperature
+from astra_jax.sampling.writing import Writer
+from astra_jax.training.progress import duration
 
 TEMPERATURES = (0.5, 0.8, 1.0, 1.2)
 TEXT_LENGTH = 400

@@ -8,13 +8,13 @@ from pathlib import Path
 import jinja2
 
 from astra_jax import __version__
-from astra_jax.atomic import write_text
-from astra_jax.charts import PALETTE, all_charts
 from astra_jax.errors import InputError
-from astra_jax.figures import draw_chart
+from astra_jax.report.charts import PALETTE, all_charts
 from astra_jax.report.content import compare, describe
+from astra_jax.report.figures import draw_chart
 from astra_jax.report.plot import place
-from astra_jax.runs import Run
+from astra_jax.runs.folder import Run
+from astra_jax.storage.atomic import write_text
 
 GENERATOR = "Astra report"
 """What a report says it was made by, and is known by."""

@@ -6,7 +6,7 @@ Shares, not pixels: the page stretches lines to its width, while text and marks 
 import math
 from dataclasses import dataclass
 
-from astra_jax.charts import Chart, Series
+from astra_jax.report.charts import Chart, Series
 
 MAX_TICKS = 6
 MAX_MARKS = 120

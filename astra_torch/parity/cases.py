@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from astra_jax.config import Preset
-from astra_jax.datasets import EMPTY, Dataset, PaddedWords, Split, TextWindows
+from astra_jax.data.datasets import EMPTY, Dataset, PaddedWords, Split, TextWindows
 from astra_jax.dropout import draw_keep
-from astra_jax.fitting import steps_in_epoch
 from astra_jax.losses import IGNORE
 from astra_jax.model import arithmetic
-from astra_jax.training import Keys, Trainer
+from astra_jax.training.fitting import steps_in_epoch
+from astra_jax.training.trainer import Keys, Trainer
 from astra_torch.data import TextBatches, WordBatches
 from astra_torch.weights import Arrays, entries, find_layout, to_arrays
 

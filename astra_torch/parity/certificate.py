@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from astra_jax.config import Preset
-from astra_jax.corpus import CorpusRecord
-from astra_jax.environment import describe_environment
+from astra_jax.data.corpus import CorpusRecord
+from astra_jax.machine.environment import describe_environment
 from astra_torch.parity.comparison import Comparison, Drift, ParityReport
 from astra_torch.parity.quantities import ParityDtype
 from astra_torch.parity.texts import TextReport

@@ -10,11 +10,11 @@ import optax
 from flax import nnx
 
 from astra_jax import optimizers
-from astra_jax.cluster import to_device
-from astra_jax.datasets import Batch
+from astra_jax.data.datasets import Batch
+from astra_jax.machine.cluster import to_device
 from astra_jax.model import arithmetic, parameters
 from astra_jax.presets import override
-from astra_jax.training import Trainer, TrainState
+from astra_jax.training.trainer import Trainer, TrainState
 from astra_torch.parity.cases import Case, StepInputs
 from astra_torch.parity.quantities import Name, ParityDtype, Results
 from astra_torch.weights import find_layout, to_arrays, to_model

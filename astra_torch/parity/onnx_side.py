@@ -1,6 +1,6 @@
 """What ONNX Runtime computes from a case: kernels that nobody here wrote."""
 
-from astra_jax.vocabulary import Vocabulary
+from astra_jax.data.vocabulary import Vocabulary
 from astra_torch.onnx_models import to_onnx
 from astra_torch.onnx_runtime import OnnxModel
 from astra_torch.parity.cases import Case

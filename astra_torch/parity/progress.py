@@ -4,7 +4,7 @@ import time
 
 from rich.console import Console
 
-from astra_jax.progress import LINE_SECONDS, duration
+from astra_jax.training.progress import LINE_SECONDS, duration
 
 
 class StageProgress:

@@ -9,9 +9,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from astra_jax.atomic import replacing
 from astra_jax.errors import InputError
-from astra_jax.marked_pages import fill_in
+from astra_jax.storage.atomic import replacing
+from astra_jax.storage.marked_pages import fill_in
 from astra_torch.parity.certificate import DRAWN
 from astra_torch.parity.quantities import ParityDtype
 from astra_torch.tolerances import FLOAT64

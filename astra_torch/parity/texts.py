@@ -8,8 +8,8 @@ import torch
 
 from astra_jax.errors import InputError
 from astra_jax.model import arithmetic
-from astra_jax.sampling import Sampler
-from astra_jax.strategies import Greedy, Strategy, Temperature, TopK
+from astra_jax.sampling.sampler import Sampler
+from astra_jax.sampling.strategies import Greedy, Strategy, Temperature, TopK
 from astra_torch import tolerances
 from astra_torch.models import GRULanguageModel as TorchModel
 from astra_torch.models import build_model

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 from astra_jax.config import Preset
-from astra_jax.corpus import BUILTIN, CorpusRecord, load_corpus
-from astra_jax.datasets import Split, split_corpus
+from astra_jax.data.corpus import BUILTIN, CorpusRecord, load_corpus
+from astra_jax.data.datasets import Split, split_corpus
+from astra_jax.data.token_files import TokenFile
 from astra_jax.errors import InputError
-from astra_jax.fitting import steps_in_epoch
-from astra_jax.hashing import hash_arrays
 from astra_jax.presets import override
-from astra_jax.token_files import TokenFile
-from astra_jax.training import Keys
+from astra_jax.storage.hashing import hash_arrays
+from astra_jax.training.fitting import steps_in_epoch
+from astra_jax.training.trainer import Keys
 from astra_torch import conversion
 from astra_torch.onnx_models import require_onnx
 from astra_torch.parity.cases import Case, random_arrays, training_case

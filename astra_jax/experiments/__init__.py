@@ -1,0 +1,1 @@
+"""Whole runs: how they begin, go on, and what several come to."""

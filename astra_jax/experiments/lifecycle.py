@@ -1,0 +1,290 @@
+"""How a run begins, goes on, takes weights in, and gives its model back."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import jax
+from flax import nnx
+
+from astra_jax.config import Preset, differences
+from astra_jax.data.corpus import BUILTIN, CorpusRecord, load_corpus
+from astra_jax.data.datasets import Split, corpus_vocabulary, split_by_keys
+from astra_jax.data.vocabulary import Vocabulary
+from astra_jax.errors import InputError
+from astra_jax.experiments.groups import Group, seeded
+from astra_jax.machine import cluster
+from astra_jax.model import GRULanguageModel, arithmetic
+from astra_jax.presets import override
+from astra_jax.runs.checkpoints import read_beside_writer
+from astra_jax.runs.folder import Run
+from astra_jax.runs.metrics import History
+from astra_jax.training.fitting import steps_in_epoch
+from astra_jax.training.saving import SavePolicy, Saver, Training, read
+from astra_jax.training.sizing import require_memory
+from astra_jax.training.trainer import Keys, Trainer, TrainState
+
+BUILTIN_WARNING = (
+    "warning: the text is the project's built-in one, not a published corpus, so no loss here can "
+    "be held against a published one. For the real corpus connect to the network, set "
+    "ASTRA_DATA_DIR to its folder, or pass --corpus FILE"
+)
+
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def begin(
+    preset: Preset, corpus_source: str | None, folder: Path | None, *, remat: bool = False
+) -> tuple[Run, Split]:
+    """Makes a new run folder for a preset and a corpus, whose vocabulary sizes the model.
+
+    Args:
+        preset: what to train, and how.
+        corpus_source: see `load_corpus`.
+        folder: see `Run.create`.
+        remat: whether it is to be trained in little memory.
+
+    Raises:
+        InputError: the corpus, the folder or the recipe cannot be used.
+    """
+    if folder is None and jax.process_count() > 1:
+        raise InputError("several processes must know one folder: give --out to each")
+    preset, corpus, split = prepare(preset, corpus_source, remat=remat)
+    run = None
+    with cluster.all_or_none():
+        if cluster.is_primary():
+            run = Run.create(folder, preset, split.vocabulary, corpus)
+    if run is None:
+        assert folder is not None
+        run = Run.open(folder)
+    return run, split
+
+
+def begin_group(
+    preset: Preset,
+    corpus_source: str | None,
+    folder: Path | None,
+    num_seeds: int,
+    *,
+    remat: bool = False,
+) -> tuple[Group, list[Split]]:
+    """Makes a new folder of runs that differ in their seed, from the preset's own on.
+
+    Args:
+        preset: see `begin`, and so the next; their corpus is the same, and shared.
+        corpus_source: see `load_corpus`.
+        folder: see `Group.create`.
+        num_seeds: how many runs.
+        remat: whether they are to be trained in little memory.
+
+    Raises:
+        InputError: as `begin` and `prepare_group` do.
+    """
+    presets, corpus, splits = prepare_group(preset, corpus_source, num_seeds, remat=remat)
+    return Group.create(folder, presets, splits[0].vocabulary, corpus), splits
+
+
+def prepare(
+    preset: Preset, corpus_source: str | None, *, remat: bool = False
+) -> tuple[Preset, CorpusRecord, Split]:
+    """Finds a preset's corpus and sizes the model by it; allocates nothing else, writes nothing.
+
+    Args:
+        preset: what to train, and how.
+        corpus_source: see `load_corpus`.
+        remat: whether it is to be trained in little memory.
+
+    Raises:
+        InputError: the corpus or the recipe cannot be used, or the training does not fit into
+            the machine's memory.
+    """
+    (preset,), corpus, (split,) = _prepare([preset], corpus_source, remat=remat)
+    return preset, corpus, split
+
+
+def prepare_group(
+    preset: Preset, corpus_source: str | None, num_seeds: int, *, remat: bool = False
+) -> tuple[list[Preset], CorpusRecord, list[Split]]:
+    """Does what `prepare` does, for each of the runs of `begin_group`.
+
+    Raises:
+        InputError: as `prepare` does; or so many seeds cannot be, or there are several processes.
+    """
+    _require_one_process()
+    return _prepare(seeded(preset, num_seeds), corpus_source, remat=remat)
+
+
+def _require_one_process() -> None:
+    if jax.process_count() > 1:
+        raise InputError("runs of several seeds train in one process: leave out --coordinator")
+
+
+def _prepare(
+    presets: list[Preset], corpus_source: str | None, *, remat: bool
+) -> tuple[list[Preset], CorpusRecord, list[Split]]:
+    """Does what `prepare` does, for presets that differ in their seed."""
+    first = presets[0]
+    # Once before a corpus is fetched, once with its own vocabulary.
+    require_memory(first, remat=remat, num_runs=len(presets))
+    corpus = load_corpus(first.data.dataset, corpus_source, first.data.level)
+    keys = [Keys.from_seed(preset.train.seed).split for preset in presets]
+    splits = split_by_keys(corpus.content, first.data, keys)
+    presets = [override(preset, vocab_size=len(splits[0].vocabulary)) for preset in presets]
+    steps_in_epoch(first, splits[0].train)
+    require_memory(presets[0], remat=remat, num_runs=len(presets))
+    return presets, corpus.record, splits
+
+
+def fit_vocabulary(preset: Preset, corpus_source: str | None) -> Preset:
+    """Returns the preset with the vocabulary size of a corpus; raises as `load_corpus` does.
+
+    No text needs to be read to know the characters of the studies', or all bytes.
+    """
+    dataset, level = preset.data.dataset, preset.data.level
+    if corpus_source is None and level == "byte":
+        return override(preset, vocab_size=len(Vocabulary.of_bytes()))
+    if corpus_source is None:
+        return preset
+    corpus = load_corpus(dataset, corpus_source, level)
+    vocabulary = corpus_vocabulary(corpus.content, dataset)
+    return override(preset, vocab_size=len(vocabulary))
+
+
+def resume(
+    folder: Path, corpus_source: str | None = None, expected: Mapping[str, Any] = _NOTHING
+) -> tuple[Run, Split]:
+    """Opens a run folder and finds its corpus again.
+
+    Args:
+        folder: of an earlier run.
+        corpus_source: where the corpus is now, if it is not where it was.
+        expected: fields of its preset that the caller takes it to have.
+
+    Raises:
+        InputError: the folder is no run, has other fields than expected, or the corpus is not
+            the one it began with.
+    """
+    runs, splits = _resume([Run.open(folder)], corpus_source, expected)
+    return runs[0], splits[0]
+
+
+def resume_group(
+    folder: Path, corpus_source: str | None = None, expected: Mapping[str, Any] = _NOTHING
+) -> tuple[Group, list[Split]]:
+    """Opens a folder of runs and finds their corpus again; as `resume`, of `begin_group`."""
+    _require_one_process()
+    group = Group.open(folder)
+    runs, splits = _resume(group.runs, corpus_source, expected)
+    return dataclasses.replace(group, runs=tuple(runs)), splits
+
+
+def _resume(
+    runs: Sequence[Run], corpus_source: str | None, expected: Mapping[str, Any]
+) -> tuple[list[Run], list[Split]]:
+    """Does what `resume` does, for runs that differ in their seed."""
+    first = runs[0]
+    others = differences(first.preset.to_dict(), override(first.preset, **expected).to_dict())
+    if others:
+        raise InputError(
+            f"{first.folder} cannot go on as another run than it began: {'; '.join(others)}; leave "
+            "these flags out, or begin a new run"
+        )
+    record, splits = find_corpus(runs, corpus_source)
+    # A run made of imported weights has now found the text that it goes on with.
+    write = cluster.is_primary()
+    runs = [r if r.corpus.sha256 else r.with_corpus(record, write=write) for r in runs]
+    return runs, splits
+
+
+def find_corpus(
+    runs: Sequence[Run], corpus_source: str | None = None
+) -> tuple[CorpusRecord, list[Split]]:
+    """Finds the text that runs were begun on; writes nothing.
+
+    Args:
+        runs: at least one; several differ in their seed alone.
+        corpus_source: where it is now, if it is not where it was.
+
+    Returns:
+        What it is, and how each run divides it.
+
+    Raises:
+        InputError: it is not there, or is not what the runs began with.
+    """
+    first = runs[0]
+    known, data = first.corpus, first.preset.data
+    source = corpus_source or (BUILTIN if known.origin == "built-in" else known.path)
+    if not corpus_source and known.path is not None and not Path(known.path).exists():
+        raise InputError(
+            f"{first.folder} was begun on {known.path}, which is not there: give the text by "
+            "--corpus FILE"
+        )
+    corpus = load_corpus(data.dataset, source, data.level)
+    for run in runs:
+        _require_same_text(run, corpus.record)
+    keys = [Keys.from_seed(run.preset.train.seed).split for run in runs]
+    splits = split_by_keys(corpus.content, data, keys)
+    for run in runs:
+        if splits[0].vocabulary != run.vocabulary:
+            raise InputError(
+                f"{corpus.record.name} has other characters than {run.folder} was begun with: "
+                f"{splits[0].vocabulary.describe()}, expected {run.vocabulary.describe()}"
+            )
+    return corpus.record, splits
+
+
+def _require_same_text(run: Run, found: CorpusRecord) -> None:
+    known = run.corpus
+    if known.sha256 not in (None, found.sha256):
+        raise InputError(
+            f"{run.folder} was begun on {known.name} (sha256 {known.sha256[:12]}…), found "
+            f"{found.name} ({str(found.sha256)[:12]}…): give the former by --corpus"
+        )
+
+
+def restore_model(run: Run, *, best: bool = False) -> GRULanguageModel:
+    """Returns the model of a run's newest checkpoint, or of its best.
+
+    Raises:
+        InputError: the run has no such checkpoint, or none that can be read.
+    """
+    return merge_model(run, restore_state(run, best=best))
+
+
+def merge_model(run: Run, state: TrainState) -> GRULanguageModel:
+    """Returns the model of a run's training state."""
+    with arithmetic(run.preset.train.dtype):
+        return nnx.merge(Trainer(run.preset, steps_per_epoch=1).graph, state.params)
+
+
+def restore_state(run: Run, *, best: bool = False) -> TrainState:
+    """Returns the training state of a run's checkpoint; raises as `restore_model` does."""
+    return restore_training(run, best=best).state
+
+
+def restore_training(run: Run, *, best: bool = False) -> Training:
+    """Returns where a run's checkpoint stands; raises as `restore_model` does."""
+    folder = require_checkpoint(run, best=best)
+    # The update rule's state has the same structure whatever the length of an epoch.
+    trainer = Trainer(run.preset, steps_per_epoch=1)
+    with arithmetic(run.preset.train.dtype):
+        like = jax.eval_shape(trainer.init, jax.random.key(0))
+        training = read_beside_writer(folder, lambda found: read(run, found, like))
+        return training._replace(state=cluster.to_device(training.state))
+
+
+def require_checkpoint(run: Run, *, best: bool = False) -> Path:
+    """Returns the folder of a run's newest checkpoints, or of its best; raises `InputError`."""
+    folder = run.best if best else run.checkpoints
+    if not folder.is_dir():  # Opening it would make it.
+        raise InputError(f"{folder} holds no checkpoint: train first")
+    return folder
+
+
+def import_state(run: Run, state: TrainState) -> None:
+    """Makes a training state from elsewhere the first checkpoint of a new run."""
+    with arithmetic(run.preset.train.dtype), Saver(run, SavePolicy()) as saver:
+        saver.save(int(state.step), Training(state, History()))

@@ -1,0 +1,261 @@
+"""What trained runs cost and what they reach: evaluations as a table and as JSON."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from astra_jax.config import Preset
+from astra_jax.data.datasets import Split
+from astra_jax.evaluation import NUM_BATCHES, Evaluation, evaluate
+from astra_jax.experiments.groups import Group
+from astra_jax.experiments.lifecycle import (
+    find_corpus,
+    merge_model,
+    require_checkpoint,
+    restore_training,
+)
+from astra_jax.machine.environment import describe_environment
+from astra_jax.runs.folder import Run
+from astra_jax.runs.metrics import Spread
+from astra_jax.training.progress import duration
+
+FORMAT = 1
+
+TITLES = {
+    "carried": "state carried",
+    "all": "all words",
+    "seen": "training words",
+    "unseen": "other words",
+    "one_batch": "one batch",
+    "seen_share": "share of\ntraining words",
+}
+"""What a reader calls the parts of an evaluation that have no length in their name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scorecard:
+    """One trained model.
+
+    Attributes:
+        run: whose it is.
+        checkpoint: which of its models, `newest` or `best`.
+        step: optimiser steps behind it.
+        trained_chars: characters that these steps predicted, counted as often as they were.
+        train_seconds: time of the steps; of runs that were trained together, of all of them.
+            None where it was trained elsewhere.
+        evaluation: what it makes of the validation part.
+    """
+
+    run: Run
+    checkpoint: str
+    step: int
+    trained_chars: int
+    train_seconds: float | None
+    evaluation: Evaluation
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns a JSON-ready dictionary, without a path."""
+        run = self.run
+        return {
+            "name": run.folder.resolve().name,
+            "title": run.preset.title,
+            "seed": run.preset.train.seed,
+            "corpus": run.corpus.to_dict() | {"path": None},
+            "num_parameters": run.preset.model.num_parameters,
+            "checkpoint": self.checkpoint,
+            "step": self.step,
+            "trained_chars": self.trained_chars,
+            "train_seconds": self.train_seconds,
+            "trained_with": run.environment,
+            "evaluation": self.evaluation.to_dict(),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A run folder, or a folder of runs of several seeds, to be evaluated.
+
+    Attributes:
+        folder: where it is.
+        runs: one, or those of the group.
+    """
+
+    folder: Path
+    runs: tuple[Run, ...]
+
+    @classmethod
+    def open(cls, folder: Path, *, best: bool = False) -> "Subject":
+        """Reads what a folder says of itself, before anything is computed.
+
+        Args:
+            folder: of a run, or of a group of them.
+            best: whether the checkpoint of the lowest validation loss is meant.
+
+        Raises:
+            InputError: it is neither, is damaged, or one of the runs has no checkpoint.
+        """
+        runs = Group.open(folder).runs if Group.is_at(folder) else (Run.open(folder),)
+        for run in runs:
+            require_checkpoint(run, best=best)
+        return cls(folder=folder, runs=runs)
+
+    @property
+    def name(self) -> str:
+        """What its folder is called."""
+        return self.folder.resolve().name
+
+    @property
+    def uses_builtin_text(self) -> bool:
+        """Whether the project's own text was trained on."""
+        return self.runs[0].uses_builtin_text
+
+    def score(
+        self,
+        corpus_source: str | None = None,
+        *,
+        best: bool = False,
+        num_batches: int = NUM_BATCHES,
+    ) -> Iterator[Scorecard]:
+        """Yields the scorecard of each run.
+
+        Args:
+            corpus_source: where their corpus is now, if it is not where it was.
+            best: see `open`.
+            num_batches: see `evaluation.evaluate`.
+
+        Raises:
+            InputError: the corpus or a checkpoint cannot be used.
+        """
+        _, splits = find_corpus(self.runs, corpus_source)
+        for run, split in zip(self.runs, splits, strict=True):
+            training = restore_training(run, best=best)
+            step, history = int(training.state.step), training.history
+            seconds = sum(line.train_seconds for line in history.epochs) + history.current.seconds
+            model = merge_model(run, training.state)
+            yield Scorecard(
+                run=run,
+                checkpoint="best" if best else "newest",
+                step=step,
+                trained_chars=trained_chars(run.preset, split, step),
+                train_seconds=None if run.imported_step else seconds,
+                evaluation=evaluate(model, run.preset, split, num_batches=num_batches),
+            )
+
+
+def trained_chars(preset: Preset, split: Split, step: int) -> int:
+    """Returns how many characters some steps predict.
+
+    Where an epoch goes through all data these are its targets, padding left out; of part of an
+    epoch, the share that is to be expected.
+    """
+    epoch = split.train.max_steps
+    if epoch is None:
+        return step * preset.data.batch_size * preset.data.seq_len
+    return round(step * split.train.count_targets() / epoch)
+
+
+def scores_record(scored: Sequence[tuple[Subject, Sequence[Scorecard]]]) -> dict[str, Any]:
+    """Returns all that was found, JSON-ready; several seeds have a `summary` too, of `Spread`s."""
+    subjects = []
+    for subject, cards in scored:
+        runs = [card.to_dict() for card in cards]
+        together = sum_up([run["evaluation"] for run in runs]) if len(runs) > 1 else None
+        subjects.append({"name": subject.name, "runs": runs, "summary": together})
+    return {"format": FORMAT, "environment": describe_environment(), "subjects": subjects}
+
+
+def sum_up(values: Sequence[Any]) -> Any:
+    """Returns evaluations of several runs as one, of equal structure: every number's `Spread`.
+
+    What all have equal and is no loss stays as it is; what one of them lacks is None.
+    """
+    first = values[0]
+    if any(value is None for value in values):
+        return None
+    if isinstance(first, dict):
+        return {name: sum_up([value[name] for value in values]) for name in first}
+    if isinstance(first, float) or any(value != first for value in values):
+        return Spread.of(values).to_dict()
+    return first
+
+
+def score_tables(scored: Sequence[tuple[Subject, Sequence[Scorecard]]]) -> list[Table]:
+    """Returns a row for each model, one for each group's mean; words in a table of their own."""
+    tables: dict[tuple[str, ...], Table] = {}
+    table = Table()
+    for subject, cards in scored:
+        rows = [(_about(card), card.evaluation.to_dict()) for card in cards]
+        if len(cards) > 1:
+            about = [f"{subject.name}\nmean ± std of {len(cards)}", "", "", ""]
+            rows.append((about, sum_up([values for _, values in rows])))
+        for about, values in rows:
+            cells = dict(_cells(values))
+            table = tables.setdefault(tuple(cells), _table(cells))
+            table.add_row(*about, *cells.values())
+        table.add_section()
+    return list(tables.values())
+
+
+def _table(cells: dict[str, str]) -> Table:
+    table = Table(title="validation loss: nats, and bits below", title_justify="left")
+    table.add_column("run")
+    for header in ("parameters", "characters\ntrained on", "training\ntime", *cells):
+        table.add_column(header, justify="right", no_wrap=True)
+    return table
+
+
+def _about(card: Scorecard) -> list[str]:
+    run = card.run
+    seconds = card.train_seconds
+    what = f"{run.preset.title} on {run.corpus.name}"
+    return [
+        "\n".join([run.folder.resolve().name, what, _machine(run.environment)]),
+        f"{run.preset.model.num_parameters:,}",
+        f"{card.trained_chars:,}",
+        "–" if seconds is None else duration(seconds),
+    ]
+
+
+def _machine(environment: dict[str, Any]) -> str:
+    """Returns what computed; a run folder may be a stranger's, and say anything of it."""
+    devices = environment.get("devices")
+    kinds = sorted(set(map(str, devices))) if isinstance(devices, list) else []
+    if kinds and kinds != ["cpu"]:
+        return _printable(f"{len(devices or [])} × {', '.join(kinds)}")
+    processor, cores = environment.get("processor", "–"), environment.get("cores", "–")
+    return _printable(f"{processor}, {cores} cores")
+
+
+def _printable(text: str) -> str:
+    return "".join(character for character in text if character.isprintable())[:80]
+
+
+def _cells(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields a column's title and content for every part of an evaluation, or of several."""
+    for name, value in values.items():
+        title = TITLES.get(name, f"windows of {name.removeprefix('windows_')}")
+        if name == "one_batch":
+            mean, std = (_mean(value[part]) for part in ("mean", "std"))
+            yield title, f"{mean:.4f}\n± {std:.4f}"
+        elif name == "seen_share":
+            yield title, _number(value, percent=True)
+        elif name not in ("kind", "num_targets"):
+            pair = value and (_number(value["loss_nats"]), _number(value["bits_per_char"]))
+            yield title, "\n".join(pair) if pair else "–"
+
+
+def _mean(value: Any) -> float:
+    return Spread.from_dict(value).mean if isinstance(value, dict) else value
+
+
+def _number(value: Any, *, percent: bool = False) -> str:
+    """Returns a number, or the mean of several with its deviation, in four places."""
+    if isinstance(value, dict):
+        spread = Spread.from_dict(value)
+        if not percent:
+            return spread.describe()
+        return f"{spread.mean:.1%} ± {spread.std:.1%}"
+    return f"{value:.1%}" if percent else f"{value:.4f}"

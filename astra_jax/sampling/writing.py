@@ -1,0 +1,130 @@
+"""Texts as characters: a prompt in, what a model makes of it out, until its words have ended."""
+
+from collections.abc import Generator, Iterator
+
+import numpy as np
+from jaxtyping import Array, Int, Key
+
+from astra_jax.data.vocabulary import Vocabulary
+from astra_jax.errors import InputError
+from astra_jax.machine import memory
+from astra_jax.model import GRULanguageModel
+from astra_jax.sampling.sampler import CHUNK, Sampler, bytes_of_texts, draw_uniforms
+from astra_jax.sampling.strategies import Strategy, TopK
+
+WORD_LENGTH, TEXT_LENGTH = 20, 200
+"""New characters by default: the longest word of the names study, the text of the other."""
+
+
+class Writer:
+    """A model and its characters, to write any number of texts with."""
+
+    def __init__(self, model: GRULanguageModel, vocabulary: Vocabulary):
+        """Takes a model's parameters as they are now.
+
+        Args:
+            model: what predicts.
+            vocabulary: its characters. One with a start token begins every text with it, unseen;
+                one with an end token ends a text there.
+        """
+        self._sampler, self._vocabulary = Sampler(model), vocabulary
+        self._config = model.config
+
+    def generate(
+        self,
+        prompt: str,
+        strategy: Strategy,
+        key: Key[Array, ""],
+        *,
+        num: int = 1,
+        length: int | None = None,
+        stateful: bool = True,
+    ) -> list[str]:
+        """Returns texts that begin with the prompt: what `stream` yields, in one piece each."""
+        pieces = self.stream(prompt, strategy, key, num=num, length=length, stateful=stateful)
+        return ["".join(text) for text in zip(*pieces, strict=True)]
+
+    def stream(
+        self,
+        prompt: str,
+        strategy: Strategy,
+        key: Key[Array, ""],
+        *,
+        num: int = 1,
+        length: int | None = None,
+        stateful: bool = True,
+        chunk: int = CHUNK,
+    ) -> Generator[list[str], None, None]:
+        """Writes texts that begin with the prompt, piece by piece.
+
+        A start token is left out wherever a model draws one. It has no letter, and who has been
+        trained for more than some steps does not draw it. It is not kept from being drawn, which
+        would give the other characters more than their share: the notebook does not do so either.
+
+        Args:
+            prompt: what to begin with; may be empty only if there is a start token.
+            strategy: how a character is picked.
+            key: decides the draws. A longer text begins with the shorter one.
+            num: number of texts.
+            length: most new characters of each; None is 20 for words and 200 for running text.
+            stateful: see `Sampler.stream_ids`.
+            chunk: see there.
+
+        Yields:
+            The next piece of each text, the prompt at first.
+
+        Raises:
+            InputError: the prompt is empty or has a character that is not in the vocabulary, a
+                number is not positive, top-k is larger than the vocabulary, or the texts are more
+                than the machine can hold.
+        """
+        vocabulary = self._vocabulary
+        ids = _prompt_ids(vocabulary, prompt)
+        if length is None:
+            length = TEXT_LENGTH if vocabulary.end_id is None else WORD_LENGTH
+        for name, value in {"num": num, "length": length}.items():
+            if value < 1:
+                raise InputError(f"{name} must be at least 1, got {value}")
+        if isinstance(strategy, TopK) and strategy.k > len(vocabulary):
+            raise InputError(
+                f"top-k must be at most {len(vocabulary)}, the size of the vocabulary, "
+                f"got {strategy.k}"
+            )
+        needed = bytes_of_texts(self._config, length, num)
+        texts = f"num = {num:,} texts of length = {length:,} need about {memory.readable(needed)}"
+        memory.require(needed, texts, "ask for fewer, or shorter ones")
+        prompts = np.tile(np.asarray(ids, np.int32), (num, 1))
+        uniforms = draw_uniforms(key, length, num)
+        chunks = self._sampler.stream_ids(prompts, uniforms, strategy, stateful, chunk)
+        yield [prompt] * num
+        yield from _until_all_end(chunks, vocabulary, num)
+
+
+def _until_all_end(
+    chunks: Iterator[Int[np.ndarray, "N C"]], vocabulary: Vocabulary, num: int
+) -> Iterator[list[str]]:
+    """Turns ids into pieces of texts, until the last of the texts has met its end token."""
+    ended = np.zeros(num, bool)
+    decoders = [vocabulary.decoder() for _ in range(num)]
+    for chunk in chunks:
+        ends = np.cumsum(chunk == vocabulary.end_id, axis=1) > 0
+        shown = ~(ended[:, None] | ends) & (chunk != vocabulary.start_id)
+        new = zip(decoders, chunk, shown, strict=True)
+        yield [decode(row[seen]) for decode, row, seen in new]
+        ended |= ends[:, -1:].any(axis=1)
+        if ended.all():
+            break
+    rest = [decode(np.zeros(0, np.int32), final=True) for decode in decoders]
+    if any(rest):  # Bytes of a character that was not finished.
+        yield rest
+
+
+def _prompt_ids(vocabulary: Vocabulary, prompt: str) -> list[int]:
+    ids = [int(i) for i in vocabulary.encode(prompt)]
+    if vocabulary.end_id in ids:
+        raise InputError(f"the prompt {prompt!r} contains the end token: remove it")
+    if vocabulary.start_id is not None:
+        ids.insert(0, vocabulary.start_id)
+    if not ids:
+        raise InputError("the prompt is empty: give at least one character")
+    return ids

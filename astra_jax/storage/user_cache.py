@@ -1,0 +1,17 @@
+"""Where what can be had again is kept."""
+
+import os
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Returns the user's own cache folder, after the XDG base directory specification.
+
+    Raises:
+        FileNotFoundError: the user has no home folder, and none was named.
+    """
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "astra"
+    except RuntimeError as error:
+        raise FileNotFoundError(2, "no home folder is known, set HOME", "~/.cache") from error

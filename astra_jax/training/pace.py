@@ -1,0 +1,40 @@
+"""How many steps a call to the device does."""
+
+import time
+
+from astra_jax.training.trainer import MAX_STEPS_PER_CALL
+
+SECONDS_PER_CALL = 2.0
+"""How long a call to the device should take: often enough to be told, seldom enough to be free."""
+
+
+class Pace:
+    """Chooses how many steps a call does, so that it takes about `SECONDS_PER_CALL`.
+
+    The first call's time, which has the compilation in it, says nothing of a step's.
+    """
+
+    def __init__(self) -> None:
+        """Knows nothing yet."""
+        self.seconds_per_step = SECONDS_PER_CALL
+        self.known = False
+        self._compiled = False
+        self._last = 0.0
+
+    def start(self) -> None:
+        """Begins to measure anew, after a pause in the steps."""
+        self._last = time.perf_counter()
+
+    def steps(self, remaining: int) -> int:
+        """Returns the steps of the next call."""
+        wanted = round(SECONDS_PER_CALL / self.seconds_per_step)
+        return max(1, min(wanted, remaining, MAX_STEPS_PER_CALL))
+
+    def observe(self, count: int) -> float:
+        """Takes note that `count` more steps are done, and returns the seconds they took."""
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        if self._compiled:
+            self.seconds_per_step, self.known = seconds / count, True
+        self._compiled = True
+        return seconds
