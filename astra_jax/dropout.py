@@ -8,15 +8,10 @@ from jax import lax
 from jaxtyping import Array, Bool, Key, UInt32
 
 from astra_jax.config import ModelConfig
+from astra_jax.threefry import threefry
 
 HALF_WORD = 1 << 16
 """Numbers that 16 bits can be: each decides one element, so rates are multiples of its inverse."""
-
-ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
-"""Bits that a word is turned by in threefry's rounds, four at a time, in turn."""
-
-PARITY = 0x1BD11BDA
-"""Goes into threefry's third word of the key, so that no key leaves all of them zero."""
 
 
 def draw_keep(
@@ -56,25 +51,3 @@ def _words(
     place = (t * jnp.uint32(batch) + b) * jnp.uint32(hidden) + h
     first, second = jax.random.bits(key, (2,), jnp.uint32)
     return threefry((first, second), (place, layer))
-
-
-def threefry(key: tuple[Array, Array], block: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Returns the random words of blocks: Threefry-2x32 of 20 rounds, as under `jax.random`.
-
-    Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3". Written out, it is one pass
-    over the memory; JAX's own is a loop on a CPU, which writes both words down four times a turn
-    and takes up to three times as long.
-
-    Args:
-        key: two words, uint32.
-        block: the two words that count the blocks, uint32 of any shape.
-    """
-    keys = *key, key[0] ^ key[1] ^ jnp.uint32(PARITY)
-    first, second = block[0] + keys[0], block[1] + keys[1]
-    for group in range(1, 6):
-        for bits in ROTATIONS[(group - 1) % 2]:
-            first = first + second
-            second = first ^ ((second << bits) | (second >> (32 - bits)))
-        first = first + keys[group % 3]
-        second = second + keys[(group + 1) % 3] + jnp.uint32(group)
-    return first, second

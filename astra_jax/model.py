@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -178,12 +177,6 @@ def _layer_norm(width: int, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
 def parameters(model: GRULanguageModel) -> nnx.State:
     """Returns a model's parameters as a tree."""
     return nnx.state(model, nnx.Param)
-
-
-def hidden_dim(params: nnx.State) -> int:
-    """Returns H, off a model's parameters: to merge the model for it takes many times as long."""
-    head: Any = params["head"]
-    return head["kernel"].shape[0]
 
 
 def param_dtype(dtype: DtypeName) -> DTypeLike:

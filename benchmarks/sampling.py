@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from astra_jax.sampling.sampler import Sampler, draw_uniforms, sample_key
+from astra_jax.sampling.draws import sample_key
+from astra_jax.sampling.sampler import Sampler
 from astra_jax.sampling.strategies import Greedy, Strategy, Temperature
 from astra_torch import sampling as torch_sampling
 from astra_torch.onnx_runtime import OnnxModel, continue_greedily
@@ -29,8 +30,7 @@ def ours(setting: Setting) -> Write:
 
     def write(prompt: np.ndarray, length: int, greedy: bool) -> np.ndarray:
         strategy: Strategy = Greedy() if greedy else Temperature(TEMPERATURE)
-        uniforms = draw_uniforms(sample_key(0), length, len(prompt))
-        return sampler.continue_ids(prompt, uniforms, strategy, True)
+        return sampler.continue_ids(prompt, length, strategy, sample_key(0), True)
 
     return write
 

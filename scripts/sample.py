@@ -23,8 +23,8 @@ from astra_jax.errors import InputError
 from astra_jax.experiments.samples import default_prompt
 from astra_jax.machine import cluster, compile_cache
 from astra_jax.model import arithmetic
+from astra_jax.sampling.draws import sample_key
 from astra_jax.sampling.prompts import OnUnknown, fit_prompt, read_prompt
-from astra_jax.sampling.sampler import sample_key
 from astra_jax.sampling.strategies import Greedy, Strategy, Temperature, TopK
 from astra_jax.sampling.writing import Writer
 from astra_torch import conversion

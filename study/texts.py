@@ -91,14 +91,14 @@ def compare_samplers(
             else _Texts.of(split, num or NUM_TEXTS, length)
         )
         key = Keys.from_seed(run.preset.train.seed).samples
-        uniforms = jax.random.uniform(key, (material.length, len(material.context)), jnp.float32)
         real = material.measures(model, material.real) | {"text": material.shown(material.real)}
         sampler, writer = Sampler(model), Writer(model, split.vocabulary)
         samplers = []
         for stateful in (True, False):
             for name, strategy in strategies(split.vocabulary).items():
                 how = strategy, stateful
-                ids = sampler.continue_ids(material.context, uniforms, *how)
+                length = material.length
+                ids = sampler.continue_ids(material.context, length, strategy, key, stateful)
                 measures = material.measures(model, ids)
                 about = {"mode": "stateful" if stateful else "stateless", "strategy": name}
                 text = {"text": material.sample(writer, ids, key, *how)}

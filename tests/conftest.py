@@ -12,7 +12,7 @@ from jaxtyping import install_import_hook
 # The modules of arrays; beartype as a function decorator does not know the Self of the others.
 _ARRAYS = (
     *("gru", "initializers", "model", "losses", "optimizers", "data.datasets", "evaluation"),
-    *("training.trainer", "sampling.sampler", "sampling.strategies"),
+    *("training.trainer", "sampling.draws", "sampling.sampler", "sampling.strategies", "threefry"),
 )
 install_import_hook([f"astra_jax.{name}" for name in _ARRAYS], "beartype.beartype")
 

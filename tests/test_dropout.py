@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from jax.extend.random import threefry_2x32
 
-from astra_jax.dropout import draw_keep, threefry
+from astra_jax.dropout import draw_keep
 from astra_jax.presets import PRESETS
+from astra_jax.threefry import threefry
 
 MODEL = dataclasses.replace(PRESETS["shakespeare", "beta"].model, hidden_dim=40)
 

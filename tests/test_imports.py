@@ -17,7 +17,17 @@ JAX_MODULES = [
 ]
 ROOMS = (
     *("errors", "storage", "config", "presets", "published", "machine", "losses", "data"),
-    *("initializers", "dropout", "optimizers", "gru", "model", "sampling", "runs", "training"),
+    *(
+        "initializers",
+        "threefry",
+        "dropout",
+        "optimizers",
+        "gru",
+        "model",
+        "sampling",
+        "runs",
+        "training",
+    ),
     *("evaluation", "experiments", "report", "cli"),
 )
 """From the ground up: a module imports from its own room and from those before it."""

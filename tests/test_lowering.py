@@ -71,13 +71,13 @@ def test_sampling_stays_on_the_device(
     monkeypatch.setattr(jax, "default_backend", lambda: PLATFORMS[platform])
     params = jax.eval_shape(trainer.init, jax.random.key(0)).params
 
-    def chunk(params, given, uniforms):
+    def chunk(params, given, key):
         stepper, cursor = sampler.begin(trainer.graph, params, 3)
-        texts = stepper, cursor, given, uniforms
+        texts = stepper, cursor, given, key, jnp.uint32(0)
         return sampler.write_chunk(trainer.graph, params, *texts, 4, strategy, True)
 
-    given, uniforms = np.full((5, 3), sampler.DRAWN, np.int32), np.zeros((5, 3), np.float32)
-    assert visits_to_the_host(lowered(chunk, platform, params, given, uniforms)) == set()
+    given, key = np.full((5, 3), sampler.DRAWN, np.int32), jax.random.key(0)
+    assert visits_to_the_host(lowered(chunk, platform, params, given, key)) == set()
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)

@@ -14,7 +14,7 @@ from astra_jax.errors import InputError
 from astra_jax.machine import cluster
 from astra_jax.model import GRULanguageModel
 from astra_jax.sampling import sampler
-from astra_jax.sampling.sampler import draw_uniforms, sample_key
+from astra_jax.sampling.draws import draw_uniforms, sample_key
 from astra_jax.sampling.strategies import Greedy, Strategy, Temperature, TopK, cumulate
 from astra_jax.sampling.writing import Writer
 
@@ -183,24 +183,26 @@ def test_a_seed_gives_the_key_that_jax_makes_of_it(seed: int):
     assert sample_key(seed) == jax.random.key(seed)
 
 
-@pytest.mark.parametrize("num", [1, 3])
-def test_draws_of_any_length_are_those_of_one_generator(num: int):
-    key, longest = jax.random.key(5), 257
-    whole = np.asarray(jax.random.uniform(key, (longest, num), jnp.float32))
-    assert len(np.unique(whole)) > 0.9 * whole.size
-    for length in (1, 2, 3, 255, 256, longest):
-        np.testing.assert_array_equal(draw_uniforms(key, length, num), whole[:length])
+@pytest.mark.parametrize("shared", [False, True], ids=["one device", "two devices"])
+@pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
+def test_draws_are_those_of_the_key_and_their_place(shared: bool, implementation: str):
+    key, num = jax.random.key(5, impl=implementation), 34 if shared else 3
+    words = key if implementation == "threefry2x32" else jax.random.bits(key, (2,), jnp.uint32)
+    threefry = key if words is key else jax.random.wrap_key_data(words, impl="threefry2x32")
+    expected = np.asarray(jax.random.uniform(threefry, (40, num), jnp.float32))
+    assert len(np.unique(expected)) > 0.9 * expected.size
+    np.testing.assert_array_equal(draw_uniforms(key, 40, num), expected)
+    writer = sampler.Sampler(model_of(TEXT))
+    prompt = np.arange(5 * num, dtype=np.int32).reshape(num, 5) % len(TEXT)
+    pieces = writer.stream_ids(prompt, 40, _Told(), key, True, chunk=16)
+    # The strategy writes down what it is given.
+    np.testing.assert_array_equal(np.concatenate([*pieces], axis=1).T, expected * 2**24)
 
 
-def test_texts_of_other_lengths_share_the_program_of_their_draws(caplog):
-    key = jax.random.key(5)
-    draw_uniforms(key, 129, 7)
-    with jax.log_compiles():
-        draw_uniforms(key, 200, 7)
-        draw_uniforms(key, 256, 7)
-        assert "Compiling" not in caplog.text
-        draw_uniforms(key, 257, 7)
-    assert "Compiling" in caplog.text
+class _Told:
+    def pick(self, logits: jax.Array, uniforms: jax.Array) -> jax.Array:
+        del logits
+        return (uniforms * 2**24).astype(jnp.int32)
 
 
 def test_words_show_no_start_token_and_stop_when_all_have_ended():

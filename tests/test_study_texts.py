@@ -130,8 +130,8 @@ def test_drawn_text_is_as_likely_as_the_network_expects(
 def _entropy(run: Run, model: GRULanguageModel, split: Split) -> float:
     """Returns the mean entropy of what the network predicts along texts that it draws."""
     data = texts._Texts.of(split, 64, 100)
-    uniforms = np.random.default_rng(3).random((100, 64), np.float32)
-    drawn = texts.Sampler(model).continue_ids(data.context, uniforms, texts.Temperature(), True)
+    how = texts.Temperature(), jax.random.key(3), True
+    drawn = texts.Sampler(model).continue_ids(data.context, 100, *how)
     logits, _ = model(jnp.asarray(np.concatenate([data.context, drawn], axis=1)))
     scores = np.asarray(jax.nn.log_softmax(logits[:, data.context.shape[1] - 1 : -1]), np.float64)
     return float(-(np.exp(scores) * scores).sum(-1).mean())

@@ -11,13 +11,14 @@ from flax import nnx
 from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt32
 
 from astra_jax.config import ModelConfig
-from astra_jax.errors import InputError
 from astra_jax.gru import Stepper
+from astra_jax.machine import memory
 from astra_jax.machine.cluster import Placement
-from astra_jax.model import GRULanguageModel, hidden_dim
+from astra_jax.model import GRULanguageModel
+from astra_jax.sampling.draws import MAX_DRAWS, draw_rows
 from astra_jax.sampling.strategies import Strategy
 
 CHUNK = 256
@@ -29,9 +30,9 @@ COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
 """By platform. A single text's products are loops that the CPU's compiler makes itself, with
 vectors of 256 bits unless told otherwise. A processor that has none of 512 takes what it has."""
 
-DRAW_BYTES, CHARACTER_BYTES, TEXT_ARRAYS = 16, 8, 8
-"""What is held in memory: a number while it is drawn, by the peak of a process; what a character
-is written from; and, of each text, arrays as large as its states and logits together."""
+TEXT_ARRAYS, CHUNK_ARRAYS = 8, 6
+"""What is held in memory of each text, by the peak of a process: arrays as large as its states and
+logits together, and as long as a chunk."""
 
 DRAWN = -1
 """Stands where a character is not given."""
@@ -83,7 +84,8 @@ def write_chunk(
     stepper: Stepper,
     cursor: Cursor,
     given: Int[Array | np.ndarray, "C N"],
-    uniforms: Float[Array | np.ndarray, "C N"],
+    key: Key[Array, ""],
+    place: UInt32[Array | np.ndarray, ""],
     count: Int[Array | np.ndarray, ""] | int,
     strategy: Strategy,
     stateful: bool,
@@ -97,7 +99,9 @@ def write_chunk(
         stepper: its recurrence.
         cursor: where the texts stand.
         given: ids that are read, a prompt's; `DRAWN` where the model has the word.
-        uniforms: numbers in [0, 1) that decide the draws.
+        key: decides the draws.
+        place: of the first of the C among the new characters of a text; modulo 2**32 where it
+            is a prompt's.
         count: how many of the C are written; what follows them is not.
         strategy: how a character is picked.
         stateful: whether the state is carried on. If not, every character is read from a zero
@@ -108,8 +112,9 @@ def write_chunk(
         Where the texts stand now, and the ids that were read.
     """
 
-    def write(params, stepper, cursor, given, uniforms, count):
+    def write(params, stepper, cursor, given, key, place, count):
         read = nnx.merge(graph, params).reader(stepper)
+        uniforms = draw_rows(key, place, given.shape, mesh).astype(cursor.logits.dtype)
 
         def step(at, carried):
             cursor, written = carried
@@ -125,28 +130,49 @@ def write_chunk(
         write = jax.shard_map(
             write,
             mesh=mesh,
-            in_specs=(P(), P(), _CURSOR, texts, texts, P()),
+            in_specs=(P(), P(), _CURSOR, texts, P(), P(), P()),
             out_specs=(_CURSOR, texts),
             check_vma=False,
         )
-    rows = jnp.asarray(given), jnp.asarray(uniforms), jnp.asarray(count)
-    return write(params, stepper, cursor, *rows)
+    return write(
+        params, stepper, cursor, jnp.asarray(given), key, jnp.asarray(place), jnp.asarray(count)
+    )
+
+
+class _Structure(NamedTuple):
+    """How a list of arrays is a model.
+
+    All else is looked through at every call of a program: the structure as a static argument takes
+    as long as ten characters of Astra-α, Flax's state of the parameters as long as six.
+    """
+
+    graph: nnx.GraphDef[GRULanguageModel]
+    tree: Any
+
+    @classmethod
+    def of(cls, model: GRULanguageModel) -> tuple["_Structure", list[Array]]:
+        graph, params = nnx.split(model)
+        arrays, tree = jax.tree.flatten(params)
+        return cls(graph, tree), arrays
+
+    def params(self, arrays: list[Array]) -> nnx.State:
+        return jax.tree.unflatten(self.tree, arrays)
 
 
 @functools.lru_cache(maxsize=64)  # Of every temperature that somebody tries there is one.
 def _program(
-    graph: nnx.GraphDef[GRULanguageModel],
+    structure: _Structure,
     strategy: Strategy,
     stateful: bool,
     mesh: Mesh | None,
     platform: str,
 ) -> Callable[..., tuple[Cursor, Int[Array, "C N"]]]:
-    """Returns `write_chunk` of arrays alone, compiled as is best for a platform.
+    """Returns `write_chunk` of arrays alone, compiled as is best for a platform."""
 
-    A static argument is looked up at every call, and to look a model's structure up takes as
-    long as ten characters of Astra-α.
-    """
-    write = functools.partial(write_chunk, graph, strategy=strategy, stateful=stateful, mesh=mesh)
+    def write(arrays, *texts):
+        model = structure.graph, structure.params(arrays)
+        return write_chunk(*model, *texts, strategy=strategy, stateful=stateful, mesh=mesh)
+
     return jax.jit(write, compiler_options=COMPILER_OPTIONS.get(platform))
 
 
@@ -159,16 +185,25 @@ class Sampler:
 
     def __init__(self, model: GRULanguageModel):
         """Takes a model's parameters; a later change of it changes nothing here."""
-        graph, shared = nnx.split(model)
-        params = jax.tree.map(lambda array: array, shared)  # In variables of its own.
-        self._ready = functools.lru_cache(maxsize=1)(functools.partial(_Ready.of, graph, params))
-        self._program = functools.lru_cache(maxsize=8)(functools.partial(_program, graph))
+        structure, arrays = _Structure.of(model)
+        ready = functools.partial(_Ready.of, model.config, structure, arrays)
+        self._ready = functools.lru_cache(maxsize=1)(ready)
+        self._program = functools.lru_cache(maxsize=8)(functools.partial(_program, structure))
+
+    def prepare(self, num: int) -> None:
+        """Computes what N texts need whatever they say, unless it is there.
+
+        Raises:
+            InputError: so many are more than the machine can hold.
+        """
+        self._ready(num)
 
     def stream_ids(
         self,
         prompt: Int[Array | np.ndarray, "N P"],
-        uniforms: Float[Array | np.ndarray, "S N"],
+        length: int,
         strategy: Strategy,
+        key: Key[Array, ""],
         stateful: bool,
         chunk: int = CHUNK,
     ) -> Generator[Int[np.ndarray, "N C"], None, None]:
@@ -179,8 +214,10 @@ class Sampler:
 
         Args:
             prompt: ids to begin with, at least one each.
-            uniforms: numbers in [0, 1) that decide the draws, one for each new character.
+            length: S, how many new characters of each.
             strategy: how a character is picked.
+            key: decides the draws, which are those of `draw_uniforms`. A longer text begins with
+                the shorter one.
             stateful: whether the network reads the whole prompt and carries its state on. If not,
                 it sees only the newest character, from a zero state, at every step: the sampler
                 of the Shakespeare notebook, which makes a bigram model of the network.
@@ -190,18 +227,17 @@ class Sampler:
             New ids, S in all.
         """
         read = np.asarray(prompt if stateful else prompt[:, -1:]).T
-        (begun, num), length = read.shape, len(read) + len(uniforms)
-        rows = -(-length // chunk) * chunk  # Of the last chunk all that follows is not written.
-        given, drawn = np.full((rows, num), DRAWN, np.int32), np.zeros((rows, num), uniforms.dtype)
-        given[:begun], drawn[begun:length] = read, uniforms
-        params, stepper, cursor, mesh = self._ready(num)
+        begun, num = read.shape
+        arrays, stepper, cursor, mesh = self._ready(num)
         write = self._program(strategy, stateful, mesh, jax.default_backend())
         ahead = None
         try:
-            for first in range(0, rows, chunk):
-                part = slice(first, first + chunk)
-                count = np.int32(min(chunk, length - first))
-                cursor, ids = write(params, stepper, cursor, given[part], drawn[part], count)
+            for first in range(0, begun + length, chunk):
+                given = np.full((chunk, num), DRAWN, np.int32)
+                given[: max(begun - first, 0)] = read[first : first + chunk]
+                place = np.uint32((first - begun) % MAX_DRAWS)
+                count = np.int32(min(chunk, begun + length - first))
+                cursor, ids = write(arrays, stepper, cursor, given, key, place, count)
                 if ahead is not None:
                     yield ahead.read()
                 ahead = _Ahead(ids, max(begun - first, 0), int(count))
@@ -213,28 +249,39 @@ class Sampler:
     def continue_ids(
         self,
         prompt: Int[Array | np.ndarray, "N P"],
-        uniforms: Float[Array | np.ndarray, "S N"],
+        length: int,
         strategy: Strategy,
+        key: Key[Array, ""],
         stateful: bool,
     ) -> Int[np.ndarray, "N S"]:
         """Returns what `stream_ids` yields, in one piece."""
-        return np.concatenate([*self.stream_ids(prompt, uniforms, strategy, stateful)], axis=1)
+        return np.concatenate([*self.stream_ids(prompt, length, strategy, key, stateful)], axis=1)
 
 
 class _Ready(NamedTuple):
     """What N texts need, whatever they say."""
 
-    params: nnx.State
+    arrays: list[Array]
     stepper: Stepper
     cursor: Cursor
     mesh: Mesh | None
 
     @classmethod
-    def of(cls, graph: nnx.GraphDef[GRULanguageModel], params: nnx.State, num: int) -> "_Ready":
-        place = Placement.of_texts(hidden_dim(params), num)
-        params, mesh = place.bring(params), place.mesh_of_several
-        stepper, cursor = begin(graph, params, num, mesh)
-        return cls(params, stepper, cursor, mesh)
+    def of(
+        cls, config: ModelConfig, structure: _Structure, arrays: list[Array], num: int
+    ) -> "_Ready":
+        needed = _bytes_of_texts(config, num)
+        said = f"num = {num:,} texts at once need about {memory.readable(needed)}"
+        memory.require(needed, said, "ask for fewer")
+        place = Placement.of_texts(config.hidden_dim, num)
+        arrays, mesh = place.bring(arrays), place.mesh_of_several
+        stepper, cursor = begin(structure.graph, structure.params(arrays), num, mesh)
+        return cls(arrays, stepper, cursor, mesh)
+
+
+def _bytes_of_texts(config: ModelConfig, num: int) -> int:
+    numbers = config.vocab_size + config.num_layers * config.hidden_dim
+    return 4 * num * (TEXT_ARRAYS * numbers + CHUNK_ARRAYS * CHUNK)
 
 
 class _Ahead(NamedTuple):
@@ -246,44 +293,3 @@ class _Ahead(NamedTuple):
 
     def read(self) -> Int[np.ndarray, "N C"]:
         return np.asarray(self.ids)[self.begin : self.end].T
-
-
-def sample_key(seed: int) -> Key[Array, ""]:
-    """Returns the key that decides the draws of a seed.
-
-    Raises:
-        InputError: the seed is not in [0, 2**32).
-    """
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed must be at least 0 and below 2**32, got {seed}")
-    return _key(np.uint32(seed))
-
-
-_key = jax.jit(jax.random.key)
-"""In one program: op by op it takes as long as 20 characters of Astra-α."""
-
-
-def bytes_of_texts(config: ModelConfig, length: int, num: int) -> int:
-    """Returns about how many bytes N texts of so many new characters take to be written."""
-    numbers = config.vocab_size + config.num_layers * config.hidden_dim
-    characters = DRAW_BYTES * _rounded(length) + CHARACTER_BYTES * length
-    return num * (characters + 4 * TEXT_ARRAYS * numbers)
-
-
-def draw_uniforms(key: Key[Array, ""], length: int, num: int) -> Float[np.ndarray, "S N"]:
-    """Returns the numbers in [0, 1) that decide the draws of N texts of `length` characters.
-
-    The length is rounded up to a power of two, so that most texts find a program that is compiled:
-    to compile one takes longer than to write a text with Astra-α. A longer text's draws begin
-    with a shorter one's.
-    """
-    return np.asarray(_draw(key, _rounded(length), num))[:length]
-
-
-def _rounded(length: int) -> int:
-    return 1 << (length - 1).bit_length()
-
-
-@functools.partial(jax.jit, static_argnames=("length", "num"))
-def _draw(key: Key[Array, ""], length: int, num: int) -> Float[Array, "S N"]:
-    return jax.random.uniform(key, (length, num), jnp.float32)

@@ -7,9 +7,9 @@ from jaxtyping import Array, Int, Key
 
 from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import InputError
-from astra_jax.machine import memory
 from astra_jax.model import GRULanguageModel
-from astra_jax.sampling.sampler import CHUNK, Sampler, bytes_of_texts, draw_uniforms
+from astra_jax.sampling.draws import MAX_DRAWS
+from astra_jax.sampling.sampler import CHUNK, Sampler
 from astra_jax.sampling.strategies import Strategy, TopK
 
 WORD_LENGTH, TEXT_LENGTH = 20, 200
@@ -28,7 +28,6 @@ class Writer:
                 one with an end token ends a text there.
         """
         self._sampler, self._vocabulary = Sampler(model), vocabulary
-        self._config = model.config
 
     def generate(
         self,
@@ -90,12 +89,14 @@ class Writer:
                 f"top-k must be at most {len(vocabulary)}, the size of the vocabulary, "
                 f"got {strategy.k}"
             )
-        needed = bytes_of_texts(self._config, length, num)
-        texts = f"num = {num:,} texts of length = {length:,} need about {memory.readable(needed)}"
-        memory.require(needed, texts, "ask for fewer, or shorter ones")
+        self._sampler.prepare(num)
+        if num * length > MAX_DRAWS:
+            raise InputError(
+                f"num times length must be at most {MAX_DRAWS:,}, got {num:,} times {length:,}: "
+                "ask for fewer texts, or shorter ones"
+            )
         prompts = np.tile(np.asarray(ids, np.int32), (num, 1))
-        uniforms = draw_uniforms(key, length, num)
-        chunks = self._sampler.stream_ids(prompts, uniforms, strategy, stateful, chunk)
+        chunks = self._sampler.stream_ids(prompts, length, strategy, key, stateful, chunk)
         yield [prompt] * num
         yield from _until_all_end(chunks, vocabulary, num)
 

@@ -8,6 +8,7 @@ import torch
 
 from astra_jax.errors import InputError
 from astra_jax.model import arithmetic
+from astra_jax.sampling.draws import draw_uniforms, sample_key
 from astra_jax.sampling.sampler import Sampler
 from astra_jax.sampling.strategies import Greedy, Strategy, Temperature, TopK
 from astra_torch import tolerances
@@ -139,9 +140,7 @@ class _Writers:
     def __init__(self, case: Case, dtype: ParityDtype, prompts: Ids, num_steps: int):
         self.case, self.prompts = case, prompts
         self.dtype: ParityDtype = dtype
-        self.uniforms = np.random.default_rng(case.preset.train.seed).random(
-            (num_steps, len(prompts))
-        )
+        self.num_steps, self.key = num_steps, sample_key(case.preset.train.seed)
         self.twin = _twin(case, dtype)
         with torch.inference_mode():
             logits, _ = self.twin(torch.from_numpy(prompts).long())
@@ -200,15 +199,15 @@ class _Writers:
         with arithmetic(self.dtype):
             arrays = {n: array.astype(self.dtype) for n, array in self.case.arrays.items()}
             sampler = Sampler(to_model(arrays, model, layout, self.dtype))
-            uniforms = self.uniforms.astype(self.dtype)
-            return sampler.continue_ids(self.prompts, uniforms, strategy, stateful)
+            how = strategy, self.key, stateful
+            return sampler.continue_ids(self.prompts, self.num_steps, *how)
 
     def _torch(self, strategy: Strategy, stateful: bool) -> Ids:
-        uniforms = torch.from_numpy(self.uniforms.astype(self.dtype))
+        drawn = np.asarray(draw_uniforms(self.key, self.num_steps, len(self.prompts)))
         return torch_continue(
             self.twin,
             torch.from_numpy(self.prompts).long(),
-            uniforms,
+            torch.from_numpy(drawn.astype(self.dtype)),
             temperature=getattr(strategy, "temperature", None),
             top_k=getattr(strategy, "k", None),
             stateful=stateful,
@@ -216,7 +215,7 @@ class _Writers:
 
     def _onnx(self, strategy: Strategy, stateful: bool) -> Ids:
         assert isinstance(strategy, Greedy)
-        model, steps = onnx_model(self.case), len(self.uniforms)
+        model, steps = onnx_model(self.case), self.num_steps
         return continue_greedily(model, self.prompts, steps, stateful=stateful)
 
 
