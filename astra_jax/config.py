@@ -231,7 +231,6 @@ class TrainConfig(Record):
             self._require_size("steps_per_epoch")
             steps = f"at most {MAX_STEPS:,} in all epochs"
             self._require("steps_per_epoch", self.epochs * self.steps_per_epoch <= MAX_STEPS, steps)
-        if self.steps_per_epoch is not None:
             require_short_warmup(self, self.steps_per_epoch)
         if self.clip is not None:
             self._require("clip", self.clip > 0, "positive (0 on the command line turns it off)")

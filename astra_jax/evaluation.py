@@ -35,6 +35,7 @@ from astra_jax.model import GRULanguageModel, arithmetic
 from astra_jax.presets import override
 from astra_jax.runs.metrics import Spread
 from astra_jax.training.trainer import Keys, Losses, Trainer
+from astra_jax.units import readable
 
 WINDOWS = (128, 256)
 """Lengths of windows for every recipe: the study's, and that of nanoGPT's published 1.4697 nats
@@ -75,7 +76,7 @@ class Loss(Record):
 
     @classmethod
     def of(cls, losses: Float[np.ndarray, "*any"]) -> "Loss":
-        """Returns the mean of losses in nats, NaN where there is no target."""
+        """Returns the mean of losses in nats; those that are NaN have no target."""
         return cls.of_sum(float(np.nansum(losses)), int(np.sum(~np.isnan(losses))))
 
 
@@ -169,14 +170,14 @@ def _evaluate_text(
     model: GRULanguageModel, preset: Preset, data: TextWindows | StoredWindows, num_batches: int
 ) -> TextEvaluation:
     needed = ROW_BYTES * num_batches * data.batch_size
-    batches = f"{num_batches:,} single batches need about {memory.readable(needed)}"
+    batches = f"{num_batches:,} single batches need about {readable(needed)}"
     memory.require(needed, batches, "take fewer, by --batches")
     # No program depends on the seed, so runs of several seeds share what is compiled.
     trainer, place = Trainer(override(preset, seed=0), 1), Placement.of(None, preset)
-    params = nnx.state(model)
+    params = place.replicate(nnx.state(model))
 
     def losses(data: Dataset, rows: Any) -> Losses:
-        return trainer.evaluate(place.replicate(params), data, rows, place)
+        return trainer.evaluate(params, data, rows, place)
 
     windows = {}
     for length in sorted({*WINDOWS, data.seq_len}):
@@ -244,7 +245,8 @@ def read_on(
     counted = batch.targets != IGNORE
     places = jnp.where(counted, batch.targets, 0)[..., None]
     scores = jnp.take_along_axis(jax.nn.log_softmax(logits), places, axis=-1)[..., 0]
-    return jnp.where(counted, -scores, jnp.nan), h_n
+    losses = jnp.where(jnp.isnan(scores), jnp.inf, -scores)  # Of a model that has overflowed.
+    return jnp.where(counted, losses, jnp.nan), h_n
 
 
 def _evaluate_words(

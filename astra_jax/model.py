@@ -48,8 +48,9 @@ class GRULayer(nnx.Module):
 class GRULanguageModel(nnx.Module):
     """Embedding, stacked GRU layers, optional LayerNorm, linear head.
 
-    Matrix products run in `dtype`; parameters, states, the norm and the logits stay in
-    `param_dtype`, so bfloat16 arithmetic does not wear the carried state away.
+    Matrix products run in `dtype`, and the head's bias is rounded to it; parameters, states, the
+    norm and the logits stay in `param_dtype`, so bfloat16 arithmetic does not wear the carried
+    state away.
     """
 
     def __init__(
@@ -190,9 +191,12 @@ def arithmetic(dtype: DtypeName) -> Iterator[None]:
 
     In all threads, unlike `jax.enable_x64`: Orbax reads and writes in threads of its own.
     """
-    before: bool = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
-    jax.config.update("jax_enable_x64", before or dtype == "float64")
+    enabled: bool = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+    if enabled or dtype != "float64":
+        yield
+        return
+    jax.config.update("jax_enable_x64", True)
     try:
         yield
     finally:
-        jax.config.update("jax_enable_x64", before)
+        jax.config.update("jax_enable_x64", False)

@@ -18,7 +18,7 @@ from astra_jax import losses, model, optimizers
 from astra_jax.data import datasets
 from astra_jax.gru import fused, projection, step
 from astra_jax.gru.layerwise import layerwise
-from astra_jax.sampling import sampler, strategies
+from astra_jax.sampling import draws, sampler, strategies
 from astra_jax.training import trainer
 from astra_torch import onnx_models, weights
 
@@ -320,6 +320,7 @@ SAMPLERS = {
     "first character of the prompt read alone": change(
         sampler.Sampler.stream_ids, "prompt if stateful", "prompt[:, :1] if stateful"
     ),
+    "draws that do not know their place": change(draws.draw_rows, "(place + row) *", "row *"),
     "a layer reads its own state": change(
         step.Stepper.__call__, "cell.project(states[-1])", "cell.project(before)"
     ),

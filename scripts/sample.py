@@ -22,7 +22,6 @@ from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import InputError
 from astra_jax.experiments.samples import default_prompt
 from astra_jax.machine import cluster, compile_cache
-from astra_jax.model import arithmetic
 from astra_jax.sampling.draws import sample_key
 from astra_jax.sampling.prompts import OnUnknown, fit_prompt, read_prompt
 from astra_jax.sampling.strategies import Greedy, Strategy, Temperature, TopK
@@ -87,17 +86,16 @@ def main(arguments: Arguments) -> None:
     words = vocabulary.end_id is not None
     prompt, changes = _prompt(arguments, vocabulary)
     tell(changes and f"prompt: {changes}")
-    with arithmetic(trained.preset.train.dtype):
-        pieces = Writer(trained.to_model(), vocabulary).stream(
-            prompt,
-            strategy,
-            sample_key(arguments.seed),
-            num=arguments.num if arguments.num is not None else 20 if words else 1,
-            length=arguments.length,
-            stateful=not arguments.stateless,
-        )
-        with contextlib.closing(pieces):
-            _print(pieces, "\n" if words else f"\n{SEPARATOR}\n")
+    pieces = Writer(trained.to_model(), vocabulary).stream(
+        prompt,
+        strategy,
+        sample_key(arguments.seed),
+        num=arguments.num if arguments.num is not None else 20 if words else 1,
+        length=arguments.length,
+        stateful=not arguments.stateless,
+    )
+    with contextlib.closing(pieces):
+        _print(pieces, "\n" if words else f"\n{SEPARATOR}\n")
 
 
 def _prompt(arguments: Arguments, vocabulary: Vocabulary) -> tuple[str, str]:

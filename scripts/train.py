@@ -28,7 +28,7 @@ from astra_jax.experiments.rehearsal import rehearse
 from astra_jax.experiments.samples import write_samples
 from astra_jax.machine import cluster, compile_cache
 from astra_jax.presets import FIELDS, NOTEBOOK, find_preset, override
-from astra_jax.report.summary import summarize
+from astra_jax.report.parameters import summarize
 from astra_jax.report.tensorboard import TensorBoardProgress, require_tensorboard
 from astra_jax.runs.checkpoints import KEEP_LATEST
 from astra_jax.runs.folder import Run

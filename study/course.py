@@ -6,7 +6,8 @@ from pathlib import Path
 from astra_jax.config import Preset
 from astra_jax.runs.folder import METRICS, Run
 from astra_jax.runs.metrics import EpochMetrics
-from astra_jax.training.progress import Progress, duration
+from astra_jax.training.progress import Progress
+from astra_jax.units import duration
 from study.page import write_page
 from study.plan import Row, presets_of
 from study.search import Search, conduct_search

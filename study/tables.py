@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterable, Sequence
 
 from astra_jax.runs.metrics import Spread
-from astra_jax.training.progress import duration
+from astra_jax.units import duration
 from study.contrasts import GOAL_NATS, contrasts_of
 from study.outcomes import Outcome
 from study.records import FOLDER, RunRecord

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from astra_jax.errors import InputError
+from astra_jax.errors import InputError, StorageError
 from astra_jax.experiments import lifecycle
 from astra_jax.presets import PRESETS, override
 from astra_jax.runs.checkpoints import KEEP_LATEST, Checkpoints, read_beside_writer
@@ -128,6 +128,15 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path):
     assert damaged
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError, match="cannot be read"):
         checkpoints.restore(jax.eval_shape(lambda: state_of(0)))
+
+
+def test_a_checkpoint_older_than_the_newest_is_not_dropped_without_a_word(tmp_path: Path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(3, {"weights": np.ones(2)}, {})
+        for step in (2, 3):
+            with pytest.raises(StorageError, match=f"checkpoint {step}|Step {step} already"):
+                checkpoints.save(step, {"weights": np.ones(2)}, {})
+        assert checkpoints.latest_step == 3
 
 
 def test_no_checkpoint_is_said_so(tmp_path: Path):

@@ -60,7 +60,7 @@ def test_carried_loss_is_that_of_one_pass_whatever_the_chunks(
     model = random_model(EXACT)
     with arithmetic("float64"):
         found = evaluation.carried_loss(model, data, chunk)
-        expected = whole_pass(model, jnp.asarray(tokens))
+        expected = whole_pass(model, jnp.asarray(tokens, jnp.int32))
     assert found.num_targets == len(data) - 1 == 599
     assert found.loss_nats == pytest.approx(expected, rel=1e-13)
     assert found.bits_per_char == pytest.approx(expected / np.log(2), rel=1e-13)
@@ -114,6 +114,15 @@ def test_single_batches_scatter_around_the_mean_over_all_windows(begin: Begin) -
     assert evaluate_text(following, begin(following, "following")[1], num_batches=400) == found
     with pytest.raises(InputError, match=r"single batches need about .*B, this .*--batches"):
         evaluate_text(run.preset, split, num_batches=10**12)
+
+
+@pytest.mark.parametrize("preset", [TEXT, WHOLE_WORDS], ids=["text", "words"])
+def test_a_model_that_overflows_has_no_loss(preset: Preset, begin: Begin) -> None:
+    run, split = begin(preset)
+    model = random_model(run.preset)
+    model.embedding.embedding[...] = model.embedding.embedding[...].at[1:].set(jnp.nan)
+    with pytest.raises(InputError, match=r"loss_nats must be .*finite|not finite"):
+        evaluate(model, run.preset, split, num_batches=2)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ JAX_MODULES = [
     for path in sorted((ROOT / "astra_jax").rglob("*.py"))
 ]
 ROOMS = (
-    *("errors", "storage", "config", "presets", "published", "machine", "losses", "data"),
+    *("units", "errors", "storage", "config", "presets", "published", "machine", "losses", "data"),
     *(
         "initializers",
         "threefry",

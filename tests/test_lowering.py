@@ -74,7 +74,7 @@ def test_sampling_stays_on_the_device(
     def chunk(params, given, key):
         stepper, cursor = sampler.begin(trainer.graph, params, 3)
         texts = stepper, cursor, given, key, jnp.uint32(0)
-        return sampler.write_chunk(trainer.graph, params, *texts, 4, strategy, True)
+        return sampler.write_chunk(trainer.graph, params, *texts, 4, strategy, stateful=True)
 
     given, key = np.full((5, 3), sampler.DRAWN, np.int32), jax.random.key(0)
     assert visits_to_the_host(lowered(chunk, platform, params, given, key)) == set()

@@ -7,7 +7,8 @@ from rich.console import Console
 
 from astra_jax.runs.metrics import EpochMetrics
 from astra_jax.training import progress
-from astra_jax.training.progress import ConsoleProgress, Snapshot, duration
+from astra_jax.training.progress import ConsoleProgress, Snapshot
+from astra_jax.units import duration
 
 SNAPSHOT = Snapshot(
     epoch=2,

@@ -161,6 +161,18 @@ def test_a_run_that_goes_back_forgets_the_best_of_what_it_left(two_epochs: Run):
     assert [path.name for path in two_epochs.best.iterdir()] == ["7"]
 
 
+def test_a_run_whose_checkpoints_were_removed_begins_anew(
+    two_epochs: Run, monkeypatch: pytest.MonkeyPatch
+):
+    for checkpoint in two_epochs.checkpoints.iterdir():
+        shutil.rmtree(checkpoint)
+    losses = iter([1.25, 2.0])
+    monkeypatch.setattr(fitting._Loop, "_evaluate", lambda *_: [(0.0, next(losses))])
+    fitting.fit(*lifecycle.resume(two_epochs.folder), Silent())
+    assert [line.val_loss_nats for line in two_epochs.metrics()] == [1.25, 2.0]
+    assert [path.name for path in two_epochs.best.iterdir()] == ["7"]
+
+
 def batch_losses(model: GRULanguageModel, data: Dataset, rows: Any) -> list[np.ndarray]:
     """Returns, by NumPy, the losses of each batch's targets that count."""
     found = []

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from astra_jax.config import ModelConfig
+from astra_jax.config import DtypeName, ModelConfig
 from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import InputError
 from astra_jax.machine import cluster
-from astra_jax.model import GRULanguageModel
+from astra_jax.model import GRULanguageModel, arithmetic
 from astra_jax.sampling import sampler
 from astra_jax.sampling.draws import draw_uniforms, sample_key
 from astra_jax.sampling.strategies import Greedy, Strategy, Temperature, TopK, cumulate
@@ -23,7 +23,9 @@ WORDS = Vocabulary.of_words(["abcdefgh"])
 LOGITS = jnp.array([[0.5, -1.0, 2.0, 0.0, 1.5]])
 
 
-def model_of(vocabulary: Vocabulary, seed: int = 0) -> GRULanguageModel:
+def model_of(
+    vocabulary: Vocabulary, seed: int = 0, dtype: DtypeName = "float32"
+) -> GRULanguageModel:
     config = ModelConfig(
         vocab_size=len(vocabulary),
         embedding_dim=6,
@@ -32,7 +34,7 @@ def model_of(vocabulary: Vocabulary, seed: int = 0) -> GRULanguageModel:
         dropout=0.5,
         layer_norm=False,
     )
-    model = GRULanguageModel(config, rngs=nnx.Rngs(params=seed))
+    model = GRULanguageModel(config, dtype=dtype, rngs=nnx.Rngs(params=seed))
     model.head.kernel[...] = model.head.kernel[...] * 8  # A new model hardly prefers anything.
     return model
 
@@ -108,6 +110,33 @@ def test_greedy_text_is_that_of_rerunning_the_context(stateful: bool):
 def test_carrying_the_state_matters():
     writer, how = Writer(model_of(TEXT), TEXT), ("abc ", Temperature(), jax.random.key(0))
     assert writer.generate(*how, stateful=True) != writer.generate(*how, stateful=False)
+
+
+def test_one_program_writes_at_every_temperature(caplog):
+    writer, key = Writer(model_of(TEXT), TEXT), jax.random.key(0)
+    texts = writer.generate("ab", TopK(5, 0.75), key)
+    with jax.log_compiles():
+        other = writer.generate("ab", TopK(5, 1.75), key, length=300)
+        assert "Compiling" not in caplog.text
+        writer.generate("ab", TopK(4, 0.75), key)
+    assert "Compiling" in caplog.text
+    assert texts != other
+    assert writer.generate("ab", TopK(5, 0.75), key) == texts
+
+
+def test_a_float64_model_writes_in_float64_whoever_asks():
+    with arithmetic("float64"):
+        model = model_of(TEXT, dtype="float64")
+    ids = sampler.Sampler(model).continue_ids(
+        np.zeros((1, 1), np.int32), 3, _Width(), jax.random.key(0), True
+    )
+    assert ids.tolist() == [[8, 8, 8]]
+
+
+@jax.tree_util.register_static
+class _Width:
+    def pick(self, logits: jax.Array, uniforms: jax.Array) -> jax.Array:
+        return jnp.full_like(uniforms, logits.dtype.itemsize, jnp.int32)
 
 
 def test_a_writer_gets_ready_once_for_as_many_texts(monkeypatch: pytest.MonkeyPatch):
@@ -199,6 +228,7 @@ def test_draws_are_those_of_the_key_and_their_place(shared: bool, implementation
     np.testing.assert_array_equal(np.concatenate([*pieces], axis=1).T, expected * 2**24)
 
 
+@jax.tree_util.register_static
 class _Told:
     def pick(self, logits: jax.Array, uniforms: jax.Array) -> jax.Array:
         del logits

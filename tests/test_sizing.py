@@ -8,10 +8,11 @@ from astra_jax.data import builtin_corpus
 from astra_jax.data.datasets import split_corpus
 from astra_jax.errors import InputError
 from astra_jax.machine import memory
-from astra_jax.machine.memory import machine_memory, readable
+from astra_jax.machine.memory import machine_memory
 from astra_jax.presets import PRESETS, override
 from astra_jax.training.sizing import Memory, advice, require_memory
 from astra_jax.training.trainer import Keys, Trainer
+from astra_jax.units import readable
 
 ALPHA = PRESETS["shakespeare", "alpha"]
 

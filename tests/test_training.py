@@ -39,6 +39,18 @@ def test_training_learns(train: Train):
     assert uniform - 1 > first.val_loss_nats > second.val_loss_nats
 
 
+def test_a_call_for_later_steps_than_the_next_does_none(begin: Begin):
+    run, split = begin(TEXT)
+    trainer, keys = Trainer(run.preset, 7), Keys.from_seed(0)
+    rows = split.train.epoch_rows(keys.batches, 7)
+    steps = []
+    for offset in (1, 0):
+        state = trainer.init(keys.init)
+        state, _ = trainer.run_steps(state, split.train, rows, offset, 4, keys.dropout)
+        steps.append(int(state.step))
+    assert steps == [0, 4]
+
+
 @pytest.mark.parametrize("preset", [TEXT, WORDS], ids=["text", "words"])
 def test_the_full_pass_is_the_mean_over_every_character(preset: Preset, begin: Begin):
     run, split = begin(preset)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Integer, Key
 
 from astra_jax.config import DataConfig, DatasetName
 from astra_jax.data.token_files import TokenFile
@@ -166,7 +166,7 @@ class _Windows:
 class TextWindows(_Windows):
     """Windows of text that lies on the device."""
 
-    tokens: Int[Array, " N"]
+    tokens: Integer[Array, " N"]
     seq_len: int = _static()
     batch_size: int = _static()
     carry_state: bool = field(default=False, metadata={"static": True})
@@ -181,7 +181,7 @@ class TextWindows(_Windows):
     def batch(self, rows: Int[Array, " B"]) -> Batch:
         """Returns the windows and, shifted by one, their targets."""
         places = rows[:, None] + jnp.arange(self.seq_len + 1, dtype=rows.dtype)[None]
-        windows = self.tokens.at[places].get(mode="clip")
+        windows = self.tokens.at[places].get(mode="clip").astype(jnp.int32)
         last = self.tokens.shape[0] - 1
         counted = (rows[:, None] != EMPTY) & (places[:, 1:] <= last)
         return Batch(windows[:, :-1], jnp.where(counted, windows[:, 1:], IGNORE))
@@ -211,7 +211,7 @@ class StoredWindows(_Windows):
         capacity = _even_share(len(rows), STAGE_TOKENS // (rows.shape[1] * width))
         wanted = np.asarray(rows[begin : begin + min(count, capacity)])
         size = capacity * wanted.shape[1] * width + self.seq_len
-        text = np.zeros(size, np.int32)
+        text = np.zeros(size, self.tokens.dtype)
         places = np.full((capacity, wanted.shape[1]), EMPTY, np.int32)
         for index, batch in enumerate(wanted):
             place = index * batch.size * width
@@ -349,9 +349,9 @@ def _words(text: str) -> list[str]:
 def _split_running(content: str | bytes | TokenFile, config: DataConfig) -> Split:
     vocabulary = corpus_vocabulary(content, config.dataset)
     if isinstance(content, str):
-        tokens = vocabulary.encode(content)
+        tokens = vocabulary.encode(content).astype(vocabulary.dtype)
     elif isinstance(content, bytes):
-        tokens = np.frombuffer(content, np.uint8).astype(np.int32)
+        tokens = np.frombuffer(content, np.uint8)
     else:
         tokens = content
     cut = int(len(tokens) * config.train_fraction)
@@ -369,7 +369,7 @@ def _split_running(content: str | bytes | TokenFile, config: DataConfig) -> Spli
 
 
 def _windows(
-    tokens: Int[np.ndarray, " N"] | TokenFile, start: int, stop: int, config: DataConfig
+    tokens: Integer[np.ndarray, " N"] | TokenFile, start: int, stop: int, config: DataConfig
 ) -> TextWindows | StoredWindows:
     how = config.seq_len, config.batch_size, config.carry_state
     if isinstance(tokens, TokenFile):

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 
 from astra_jax.config import Level
-from astra_jax.data.vocabulary import CODE_POINTS, Vocabulary
+from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import InputError
 from astra_jax.storage.atomic import replacing
 
@@ -22,6 +22,9 @@ LARGE_BYTES = 64_000_000
 
 CHUNK_BYTES = 1 << 22
 """Bytes that are decoded at once; a character may lie across two chunks."""
+
+CODE_POINTS = 0x110000
+"""How many Unicode has; the largest is one less."""
 
 MOST_TOKENS = 2**31 - 1
 """Offsets of windows are counted in an int32."""
@@ -55,7 +58,9 @@ class TokenFile:
         """Returns the ids from one place to another, which stay where they are."""
         return replace(self, start=self.start + start, length=stop - start)
 
-    def windows(self, starts: Int[np.ndarray, " W"], length: int) -> Int[np.ndarray, "W {length}"]:
+    def windows(
+        self, starts: Int[np.ndarray, " W"], length: int
+    ) -> Integer[np.ndarray, "W {length}"]:
         """Returns the ids that stand from each of some places on.
 
         They are read, not mapped: the pages of a mapped file count as this process's memory, and
@@ -76,7 +81,7 @@ class TokenFile:
                 f"{self.path} was removed or cut while it was trained on: begin again, or go on "
                 "with the run by --resume"
             ) from error
-        return found.astype(np.int32)
+        return found
 
 
 class Encoded(NamedTuple):
@@ -112,7 +117,7 @@ def open_tokens(path: Path, level: Level, folder: Path) -> Encoded:
             f"the corpus {path} has {length:,} {level}s, more than the {MOST_TOKENS:,} that can be "
             "counted: split the file"
         )
-    sha256, dtype = digest.hexdigest(), np.min_scalar_type(len(vocabulary) - 1)
+    sha256, dtype = digest.hexdigest(), vocabulary.dtype
     ids = path
     if level == "char":
         ids = folder / f"{sha256}-{level}.{dtype}"
@@ -164,8 +169,7 @@ def _survey(path: Path, chunks: Iterator[bytes]) -> tuple[int, Vocabulary]:
 
 def _encode(path: Path, ids: Path, vocabulary: Vocabulary, size: int, sha256: str) -> None:
     """Writes a text's ids, whole or not at all."""
-    table = np.zeros(CODE_POINTS, np.min_scalar_type(len(vocabulary) - 1))
-    table[[ord(token) for token in vocabulary.tokens]] = np.arange(len(vocabulary))
+    table = vocabulary.ids_of_code_points.astype(vocabulary.dtype)
     digest = hashlib.sha256()
     try:
         ids.parent.mkdir(parents=True, exist_ok=True)

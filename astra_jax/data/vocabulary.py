@@ -18,8 +18,8 @@ PADDING, END = "<PAD>", "."
 BYTES = tuple(f"<0x{value:02X}>" for value in range(256))
 """The tokens of a vocabulary of bytes: one that has just these is one."""
 
-CODE_POINTS = 0x110000
-"""How many Unicode has; the largest is one less."""
+PIECE = 1 << 20
+"""Characters that are encoded at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +67,18 @@ class Vocabulary:
         """Whether ids are the bytes of UTF-8 text, or of anything else."""
         return self.tokens == BYTES
 
+    @property
+    def dtype(self) -> np.dtype:
+        """The smallest type that holds every id."""
+        return np.min_scalar_type(len(self) - 1)
+
     @functools.cached_property
-    def _code_points(self) -> tuple[Int[np.ndarray, " C"], Int[np.ndarray, " C"]]:
-        """Code points of the single-character tokens, ascending, and their ids."""
-        pairs = sorted((ord(t), i) for i, t in enumerate(self.tokens) if len(t) == 1)
-        pairs.append((CODE_POINTS, -1))
-        return np.array([p for p, _ in pairs]), np.array([i for _, i in pairs], np.int32)
+    def ids_of_code_points(self) -> Int[np.ndarray, " C"]:
+        """The id of each code point up to the largest that has one; -1 is none, the last."""
+        ids = {ord(token): i for i, token in enumerate(self.tokens) if len(token) == 1}
+        table = np.full(max(ids, default=-1) + 2, -1, np.int32)
+        table[[*ids]] = [*ids.values()]
+        return table
 
     def encode(self, text: str) -> Int[np.ndarray, " N"]:
         """Returns the id of each character, or of each byte.
@@ -82,18 +88,18 @@ class Vocabulary:
         """
         if self.is_bytes:
             return _encode_bytes(text)
-        points, ids = self._code_points
-        wanted = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-        places = np.searchsorted(points, wanted).clip(max=len(points) - 1)
-        unknown = np.flatnonzero(points[places] != wanted)
-        if unknown.size:
-            place = int(unknown[0])
+        table, ids = self.ids_of_code_points, np.empty(len(text), np.int32)
+        for first in range(0, len(text), PIECE):  # What is taken by takes four times the memory.
+            piece = text[first : first + PIECE].encode("utf-32-le", "surrogatepass")
+            ids[first : first + PIECE] = table.take(np.frombuffer(piece, np.uint32), mode="clip")
+        if (ids < 0).any():
+            place = int(np.argmax(ids < 0))
             line = text.count("\n", 0, place) + 1
             raise InputError(
                 f"character {text[place]!r} at position {place + 1} (line {line}) is not among "
                 f"the {len(self)} tokens of the vocabulary: {self.describe()}"
             )
-        return ids[places]
+        return ids
 
     def decode(self, ids: Int[np.ndarray, " N"]) -> str:
         """Returns the text of the ids; of bytes that are no UTF-8, the replacement character."""

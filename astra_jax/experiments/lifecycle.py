@@ -22,7 +22,7 @@ from astra_jax.runs.checkpoints import read_beside_writer
 from astra_jax.runs.folder import Run
 from astra_jax.runs.metrics import History
 from astra_jax.training.fitting import steps_in_epoch
-from astra_jax.training.saving import SavePolicy, Saver, Training, read
+from astra_jax.training.saving import SavePolicy, Saver, Training, read_training
 from astra_jax.training.sizing import require_memory
 from astra_jax.training.trainer import Keys, Trainer, TrainState
 
@@ -272,7 +272,7 @@ def restore_training(run: Run, *, best: bool = False) -> Training:
     trainer = Trainer(run.preset, steps_per_epoch=1)
     with arithmetic(run.preset.train.dtype):
         like = jax.eval_shape(trainer.init, jax.random.key(0))
-        training = read_beside_writer(folder, lambda found: read(run, found, like))
+        training = read_beside_writer(folder, lambda found: read_training(run, found, like))
         return training._replace(state=cluster.to_device(training.state))
 
 

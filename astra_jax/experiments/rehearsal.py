@@ -12,13 +12,13 @@ import numpy as np
 from astra_jax.config import Preset, Record
 from astra_jax.data.corpus import CorpusRecord
 from astra_jax.data.datasets import Split
-from astra_jax.machine.memory import machine_memory, readable
+from astra_jax.machine.memory import machine_memory
 from astra_jax.model import arithmetic
 from astra_jax.training.fitting import FitOptions, steps_in_epoch
-from astra_jax.training.progress import duration
 from astra_jax.training.replicas import at_once
 from astra_jax.training.sizing import Memory
 from astra_jax.training.trainer import MAX_STEPS_PER_CALL, Keys, TrainState
+from astra_jax.units import duration, readable
 
 TIMED_SECONDS = 2.0
 """How long steps are timed, about: one alone tells little."""
@@ -93,18 +93,19 @@ def time_steps(presets: Sequence[Preset], splits: Sequence[Split], options: FitO
     def run(state: TrainState, count: int) -> TrainState:
         return jax.block_until_ready(engine.run_steps(state, rows, 0, done(state), count).state)
 
+    order = np.arange(max(steps, 2 + MAX_STEPS_PER_CALL)) % steps  # A short epoch, several times.
     with arithmetic(preset.train.dtype):
         started = time.perf_counter()
         rows = np.stack(
             [
-                each.train.epoch_rows(key.batches, steps)
+                np.asarray(each.train.epoch_rows(key.batches, steps))[order]
                 for each, key in zip(splits, keys, strict=True)
             ]
         )
         state = run(engine.load([engine.trainer.init(key.init) for key in keys]), 1)
         start = time.perf_counter() - started
         state, one = _timed(lambda: run(state, 1))
-        count = max(1, min(round(TIMED_SECONDS / one), MAX_STEPS_PER_CALL, steps))
+        count = max(1, min(round(TIMED_SECONDS / one), MAX_STEPS_PER_CALL))
         before = done(state)
         state, several = _timed(lambda: run(state, count))
         num_steps = max(1, done(state) - before)  # Fewer, where even these steps diverge.

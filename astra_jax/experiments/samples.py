@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.experiments.lifecycle import restore_model
 from astra_jax.machine import cluster
-from astra_jax.model import arithmetic
 from astra_jax.runs.folder import SAMPLES, Run
 from astra_jax.sampling.strategies import Greedy, Strategy, Temperature, TopK
 from astra_jax.sampling.writing import Writer
@@ -61,10 +60,7 @@ def draw_samples(
     key = Keys.from_seed(run.preset.train.seed).samples
     for name, strategy in strategies.items():
         num = 20 if vocabulary.end_id is not None and strategy != Greedy() else 1
-        with arithmetic(run.preset.train.dtype):
-            texts = writer.generate(
-                prompt, strategy, key, num=num, length=length, stateful=stateful
-            )
+        texts = writer.generate(prompt, strategy, key, num=num, length=length, stateful=stateful)
         yield Sample(strategy=name, mode=_MODES[stateful], prompt=prompt, texts=texts)
 
 

@@ -91,7 +91,7 @@ def gru(
     run = BACKENDS[backend or CHOICES[jax.default_backend()]]
     if remat:
         run = functools.partial(segmented, run)
-    if dropout_on == "outputs":
+    if dropout_on == "outputs" and keep is not None:  # Layer by layer, which costs a GPU time.
         run = functools.partial(drop_outputs, run)
     return run(layers, inputs, h_0, keep, dropout, h_0.dtype if dtype is None else dtype)
 

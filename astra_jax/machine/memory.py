@@ -1,4 +1,4 @@
-"""How many bytes this machine can hold, and bytes as a person reads them."""
+"""How many bytes this machine can hold."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 
 from astra_jax.errors import InputError
+from astra_jax.units import readable
 
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -40,14 +41,3 @@ def require(needed: int, said: str, remedy: str) -> None:
     available = machine_memory()
     if needed > available:
         raise InputError(f"{said}, this machine has {readable(available)}: {remedy}")
-
-
-def readable(size: int) -> str:
-    """Returns bytes as a person reads them, like 16.6 MB; a kB is 1000 bytes."""
-    value, units = float(size), iter(("bytes", "kB", "MB", "GB", "TB", "PB", "EB"))
-    unit = next(units)
-    for larger in units:
-        if value < 999.95:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:,.1f} {unit}"

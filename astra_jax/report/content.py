@@ -10,15 +10,15 @@ from astra_jax.experiments.lifecycle import merge_model, restore_state
 from astra_jax.experiments.samples import Sample, draw_samples
 from astra_jax.published import PUBLISHED_LOSSES
 from astra_jax.report.charts import bits
-from astra_jax.report.summary import list_parameters
+from astra_jax.report.parameters import list_parameters
 from astra_jax.runs.folder import Run
 from astra_jax.runs.metrics import EpochMetrics
 from astra_jax.sampling.strategies import Greedy, Temperature
 from astra_jax.sampling.writing import Writer
-from astra_jax.training.progress import duration
+from astra_jax.units import duration
 
 TEMPERATURES = (0.5, 0.8, 1.0, 1.2)
-TEXT_LENGTH = 400
+SHOWN_LENGTH = 400
 """Characters of a drawn text; words end by themselves, and greedy text soon repeats itself."""
 
 
@@ -183,7 +183,7 @@ def _samples(run: Run) -> Samples:
     try:
         state = restore_state(run)
         writer = Writer(merge_model(run, state), run.vocabulary)
-        length = TEXT_LENGTH if run.vocabulary.end_id is None else None
+        length = SHOWN_LENGTH if run.vocabulary.end_id is None else None
         drawn = {f"temperature {t:g}": Temperature(t) for t in TEMPERATURES}
         greedy = {"greedy": Greedy()}
         return Samples(

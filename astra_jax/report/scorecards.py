@@ -20,7 +20,7 @@ from astra_jax.experiments.lifecycle import (
 from astra_jax.machine.environment import describe_environment
 from astra_jax.runs.folder import Run
 from astra_jax.runs.metrics import Spread
-from astra_jax.training.progress import duration
+from astra_jax.units import duration
 
 FORMAT = 1
 

@@ -124,6 +124,8 @@ class Checkpoints:
             checkpointer = self._checkpointer
             self._require_room(arrays)
             self._pending = checkpointer.save_async(step, arrays, custom_metadata=metadata)
+            if self._pending is None:
+                raise OSError(f"checkpoint {step} is not newer than the newest")
 
     def wait(self) -> None:
         """Waits until the last checkpoint is on disk; raises `StorageError` if it is not."""

@@ -62,7 +62,7 @@ def fit_prompt(prompt: str, vocabulary: Vocabulary, on_unknown: OnUnknown) -> tu
     # The end token may stand in a prompt by mistake only, and must not come in by replacement.
     special = (vocabulary.start_id, vocabulary.end_id)
     known = {token for i, token in enumerate(vocabulary.tokens) if i not in special}
-    unknown = dict.fromkeys(c for c in prompt if c not in vocabulary.tokens)
+    unknown = sorted(set(prompt) - set(vocabulary.tokens), key=prompt.index)
     table = {c: _nearest(c, known) if on_unknown == "replace" else "" for c in unknown}
     done = [f"{c!r} as {new!r}" if new else f"{c!r} left out" for c, new in table.items()]
     more = [f"and {len(done) - MOST_TOLD} more"] if len(done) > MOST_TOLD else []

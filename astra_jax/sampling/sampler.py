@@ -13,13 +13,14 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Key, UInt32
 
-from astra_jax.config import ModelConfig
+from astra_jax.config import DtypeName, ModelConfig
 from astra_jax.gru import Stepper
 from astra_jax.machine import memory
 from astra_jax.machine.cluster import Placement
-from astra_jax.model import GRULanguageModel
+from astra_jax.model import GRULanguageModel, arithmetic
 from astra_jax.sampling.draws import MAX_DRAWS, draw_rows
 from astra_jax.sampling.strategies import Strategy
+from astra_jax.units import readable
 
 CHUNK = 256
 """Characters that the device writes at once: often enough to be read, seldom enough to be free."""
@@ -88,6 +89,7 @@ def write_chunk(
     place: UInt32[Array | np.ndarray, ""],
     count: Int[Array | np.ndarray, ""] | int,
     strategy: Strategy,
+    *,
     stateful: bool,
     mesh: Mesh | None = None,
 ) -> tuple[Cursor, Int[Array, "C N"]]:
@@ -112,7 +114,7 @@ def write_chunk(
         Where the texts stand now, and the ids that were read.
     """
 
-    def write(params, stepper, cursor, given, key, place, count):
+    def write(params, stepper, cursor, given, key, place, count, strategy):
         read = nnx.merge(graph, params).reader(stepper)
         uniforms = draw_rows(key, place, given.shape, mesh).astype(cursor.logits.dtype)
 
@@ -130,13 +132,12 @@ def write_chunk(
         write = jax.shard_map(
             write,
             mesh=mesh,
-            in_specs=(P(), P(), _CURSOR, texts, P(), P(), P()),
+            in_specs=(P(), P(), _CURSOR, texts, P(), P(), P(), P()),
             out_specs=(_CURSOR, texts),
             check_vma=False,
         )
-    return write(
-        params, stepper, cursor, jnp.asarray(given), key, jnp.asarray(place), jnp.asarray(count)
-    )
+    given, place, count = map(jnp.asarray, (given, place, count))
+    return write(params, stepper, cursor, given, key, place, count, strategy)
 
 
 class _Structure(NamedTuple):
@@ -159,19 +160,15 @@ class _Structure(NamedTuple):
         return jax.tree.unflatten(self.tree, arrays)
 
 
-@functools.lru_cache(maxsize=64)  # Of every temperature that somebody tries there is one.
+@functools.lru_cache(maxsize=64)
 def _program(
-    structure: _Structure,
-    strategy: Strategy,
-    stateful: bool,
-    mesh: Mesh | None,
-    platform: str,
+    structure: _Structure, stateful: bool, mesh: Mesh | None, platform: str
 ) -> Callable[..., tuple[Cursor, Int[Array, "C N"]]]:
     """Returns `write_chunk` of arrays alone, compiled as is best for a platform."""
 
     def write(arrays, *texts):
         model = structure.graph, structure.params(arrays)
-        return write_chunk(*model, *texts, strategy=strategy, stateful=stateful, mesh=mesh)
+        return write_chunk(*model, *texts, stateful=stateful, mesh=mesh)
 
     return jax.jit(write, compiler_options=COMPILER_OPTIONS.get(platform))
 
@@ -186,6 +183,7 @@ class Sampler:
     def __init__(self, model: GRULanguageModel):
         """Takes a model's parameters; a later change of it changes nothing here."""
         structure, arrays = _Structure.of(model)
+        self._dtype: DtypeName = "float64" if arrays[0].dtype == "float64" else "float32"
         ready = functools.partial(_Ready.of, model.config, structure, arrays)
         self._ready = functools.lru_cache(maxsize=1)(ready)
         self._program = functools.lru_cache(maxsize=8)(functools.partial(_program, structure))
@@ -196,7 +194,8 @@ class Sampler:
         Raises:
             InputError: so many are more than the machine can hold.
         """
-        self._ready(num)
+        with arithmetic(self._dtype):
+            self._ready(num)
 
     def stream_ids(
         self,
@@ -228,8 +227,9 @@ class Sampler:
         """
         read = np.asarray(prompt if stateful else prompt[:, -1:]).T
         begun, num = read.shape
+        self.prepare(num)
         arrays, stepper, cursor, mesh = self._ready(num)
-        write = self._program(strategy, stateful, mesh, jax.default_backend())
+        write = self._program(stateful, mesh, jax.default_backend())
         ahead = None
         try:
             for first in range(0, begun + length, chunk):
@@ -237,7 +237,9 @@ class Sampler:
                 given[: max(begun - first, 0)] = read[first : first + chunk]
                 place = np.uint32((first - begun) % MAX_DRAWS)
                 count = np.int32(min(chunk, begun + length - first))
-                cursor, ids = write(arrays, stepper, cursor, given, key, place, count)
+                with arithmetic(self._dtype):
+                    texts = cursor, given, key, place, count, strategy
+                    cursor, ids = write(arrays, stepper, *texts)
                 if ahead is not None:
                     yield ahead.read()
                 ahead = _Ahead(ids, max(begun - first, 0), int(count))
@@ -271,7 +273,7 @@ class _Ready(NamedTuple):
         cls, config: ModelConfig, structure: _Structure, arrays: list[Array], num: int
     ) -> "_Ready":
         needed = _bytes_of_texts(config, num)
-        said = f"num = {num:,} texts at once need about {memory.readable(needed)}"
+        said = f"num = {num:,} texts at once need about {readable(needed)}"
         memory.require(needed, said, "ask for fewer")
         place = Placement.of_texts(config.hidden_dim, num)
         arrays, mesh = place.bring(arrays), place.mesh_of_several

@@ -1,9 +1,14 @@
-"""How the next character is picked of what the model says of it."""
+"""How the next character is picked of what the model says of it.
 
-from dataclasses import dataclass
+A strategy is an argument of the program that picks by it, which serves every temperature.
+"""
+
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
@@ -25,6 +30,7 @@ class Strategy(Protocol):
         ...
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Greedy:
     """The most likely character, the first of them where several are."""
@@ -35,14 +41,16 @@ class Greedy:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Temperature:
     """A draw from softmax(logits / temperature)."""
 
-    temperature: float = 1.0
+    temperature: float | Float[Array, ""] = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < float("inf"):
+        given = isinstance(self.temperature, int | float | np.number)  # Not so inside a program.
+        if given and not 0 < self.temperature < float("inf"):
             raise InputError(
                 f"temperature must be above 0 and finite, got {self.temperature:g}; for the most "
                 "likely character use --greedy"
@@ -52,19 +60,20 @@ class Temperature:
         """Returns the ids at which the cumulated probabilities pass the uniform numbers."""
         # The largest goes first: divided by a tiny temperature, the others may become infinite.
         below = logits - logits.max(axis=-1, keepdims=True)
-        temperature = max(self.temperature, COLDEST)
+        temperature = jnp.maximum(self.temperature, COLDEST)
         cumulated = cumulate(jnp.exp(below / temperature))
         # Scaled by the last sum, which is not 1, a draw never runs past the end.
         passed = cumulated <= uniforms[:, None] * cumulated[:, -1:]
         return jnp.minimum(passed.sum(-1, dtype=jnp.int32), logits.shape[-1] - 1)
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TopK:
     """A draw, with temperature, from the k most likely characters."""
 
-    k: int = 20
-    temperature: float = 1.0
+    k: int = field(default=20, metadata={"static": True})
+    temperature: float | Float[Array, ""] = 1.0
 
     def __post_init__(self) -> None:
         Temperature(self.temperature)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
 from astra_jax.runs.metrics import EpochMetrics, Spread
+from astra_jax.units import duration
 
 LINE_SECONDS = 30.0
 """Shortest time between two plain lines about steps."""
@@ -144,12 +145,3 @@ class ConsoleProgress:
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False)
         self._last_line = time.monotonic()
-
-
-def duration(seconds: float) -> str:
-    """Returns a time that a person can read, like 4 h 05 min, 3 min 20 s or 12 s."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

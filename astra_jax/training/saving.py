@@ -89,9 +89,10 @@ class Saver:
             InputError: the newest checkpoint cannot be read, or it is not of this run as it is.
         """
         if self._newest.latest_step is None:
+            self._best.remove_after(-1)  # Of a training whose other checkpoints were removed.
             self._write_metrics(History())
             return None
-        training = read(self.run, self._newest, like)
+        training = read_training(self.run, self._newest, like)
         step = int(training.state.step)
         self._best.remove_after(step)
         self._saved_step = step
@@ -125,7 +126,7 @@ class Saver:
         checkpoints.save(step, _fields(training.state), record)
 
 
-def read(run: Run, checkpoints: Checkpoints, like: TrainState) -> Training:
+def read_training(run: Run, checkpoints: Checkpoints, like: TrainState) -> Training:
     """Returns what the newest of some checkpoints of a run holds.
 
     Raises:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from astra_jax.config import Preset
 from astra_jax.gru.inputs import is_small
 from astra_jax.machine import memory
-from astra_jax.machine.memory import readable
 from astra_jax.training.replicas import at_once
+from astra_jax.units import readable
 
 STATES_KEPT, DROPOUT_BYTES_KEPT = 10, 2
 """Arrays [T, B, H] that a layer's backward pass needs of the forward one, or makes: gates, states,

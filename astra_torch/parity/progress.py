@@ -4,7 +4,8 @@ import time
 
 from rich.console import Console
 
-from astra_jax.training.progress import LINE_SECONDS, duration
+from astra_jax.training.progress import LINE_SECONDS
+from astra_jax.units import duration
 
 
 class StageProgress:
