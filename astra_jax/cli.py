@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
@@ -62,14 +63,26 @@ def run(
     except StoppedError as error:
         _fail(str(error), EXIT_SIGNAL + error.number)
     except BrokenPipeError:  # Whoever read the output, `head` say, has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
     except OSError as error:  # A folder that may not be read or written, a full disk.
         _fail(f"error: {error}", EXIT_INPUT)
     except Exception as error:
+        if _is_without_device(error):
+            _fail(
+                f"error: JAX has no device for JAX_PLATFORMS={os.environ['JAX_PLATFORMS']}: "
+                "install what it needs, or leave the variable out",
+                EXIT_INPUT,
+            )
         if not _is_out_of_memory(error):
             raise
         _fail(f"error: the memory of this machine is not enough: {error}; ask for less", EXIT_INPUT)
     sys.exit(code or 0)
+
+
+def _is_without_device(error: Exception) -> bool:
+    """Whether JAX, which is not imported for this, has found none of the platforms asked for."""
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return "JAX_PLATFORMS" in os.environ and last.filename.endswith("xla_bridge.py")
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -89,8 +102,21 @@ def _parse(arguments: type[Arguments], doc: str | None) -> Arguments:
         if not end.code:  # None, where a completion script was printed.
             sys.exit(0)
     # Rules part a title, what is wrong, and what may help; a plain terminal's are of dashes.
-    _, wrong, *_ = re.split(r".*[─-]{5,}.*\n?", complaint.getvalue())
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", complaint.getvalue())
+    _, wrong, *_ = re.split(r".*[─-]{5,}.*\n?", plain)
     _fail(f"error: {re.sub('[│╭╰╮╯]', ' ', wrong).strip()}; see --help", EXIT_INPUT)
+
+
+def say(message: str) -> None:
+    """Prints what a command that goes on without a reader tells meanwhile."""
+    try:
+        print(message, flush=True)
+    except BrokenPipeError:
+        _silence()
+
+
+def _silence() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def note(message: str) -> None:

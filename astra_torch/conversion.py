@@ -1,6 +1,7 @@
 """From any form of a trained model to any other: run folder, .pth, .safetensors; to .onnx."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def caveats(trained: TrainedModel, destination: Path) -> list[str]:
 
 
 def _write_run(trained: TrainedModel, folder: Path) -> None:
-    optimizer = trained.optimizer
+    optimizer, state = trained.optimizer, trained.to_state()
     run = Run.create(
         folder,
         trained.preset,
@@ -152,7 +153,11 @@ def _write_run(trained: TrainedModel, folder: Path) -> None:
         imported_step=optimizer.step if optimizer else 0,
         imported_steps_per_epoch=optimizer.steps_per_epoch if optimizer else None,
     )
-    import_state(run, trained.to_state())
+    try:
+        import_state(run, state)
+    except BaseException:  # Else what is left could be trained on, from random weights.
+        shutil.rmtree(folder)
+        raise
 
 
 def _checkpoint_file(trained: TrainedModel) -> WeightFile:

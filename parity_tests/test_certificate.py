@@ -55,6 +55,18 @@ def files(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return folder / "run", folder / "model.pth"
 
 
+def test_an_import_that_is_stopped_leaves_no_run_behind(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(conversion, "import_state", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        conversion.write(trained(corpus), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.fixture(scope="module")
 def certified(files, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
     """What a run over all levels printed, and its certificate."""

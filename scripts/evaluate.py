@@ -18,7 +18,7 @@ from astra_jax import cli
 from astra_jax.cli import default
 from astra_jax.errors import InputError
 from astra_jax.evaluation import NUM_BATCHES
-from astra_jax.experiments.lifecycle import BUILTIN_WARNING
+from astra_jax.experiments.lifecycle import builtin_warning
 from astra_jax.machine import cluster, compile_cache
 from astra_jax.report.scorecards import Scorecard, Subject, score_tables, scores_record
 from astra_jax.storage.atomic import require_new_file, write_text
@@ -49,7 +49,7 @@ def main(arguments: Arguments) -> None:
     if message := compile_cache.enable():
         cli.note(message)
     if any(subject.uses_builtin_text for subject in subjects):
-        cli.note(BUILTIN_WARNING)
+        cli.note(builtin_warning())
     scored = [(subject, _score(subject, arguments)) for subject in subjects]
     console = Console(highlight=False, width=WIDTH)
     for table in score_tables(scored):

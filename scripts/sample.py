@@ -101,7 +101,12 @@ def main(arguments: Arguments) -> None:
 def _prompt(arguments: Arguments, vocabulary: Vocabulary) -> tuple[str, str]:
     if arguments.prompt is None:
         return default_prompt(vocabulary), ""
-    return fit_prompt(read_prompt(arguments.prompt), vocabulary, arguments.on_unknown)
+    prompt, changes = fit_prompt(read_prompt(arguments.prompt), vocabulary, arguments.on_unknown)
+    try:
+        vocabulary.encode(prompt)
+    except InputError as error:
+        raise InputError(f"{error}; --on-unknown replace or skip takes it all the same") from error
+    return prompt, changes
 
 
 def _print(pieces: Iterable[list[str]], separator: str) -> None:

@@ -9,6 +9,7 @@ Examples:
 """
 
 import contextlib
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,8 +244,8 @@ def _train(
 ) -> None:
     tell = cli.teller(quiet)
     if not quiet:
-        print(f"{training.describe()}, into {training.folder}")
-    warning = lifecycle.BUILTIN_WARNING if training.uses_builtin_text else ""
+        cli.say(f"{training.describe()}, into {training.folder}")
+    warning = lifecycle.builtin_warning() if training.uses_builtin_text else ""
     tell(warning)
     runs = _runs_of(training)
     try:
@@ -254,7 +255,9 @@ def _train(
             else:
                 fit(training, splits[0], progress, options)
     except (KeyboardInterrupt, StoppedError, OSError):
-        cli.note(f"go on with: python scripts/train.py --resume {training.folder}")
+        cli.note(
+            f"go on with: python scripts/train.py --resume {shlex.quote(str(training.folder))}"
+        )
         raise
     for run in runs:
         write_samples(run)
@@ -263,7 +266,7 @@ def _train(
 
 
 def _finish(training: Run | Group, runs: Sequence[Run], quiet: bool) -> None:
-    warning = lifecycle.BUILTIN_WARNING if training.uses_builtin_text else ""
+    warning = lifecycle.builtin_warning() if training.uses_builtin_text else ""
     last = [metrics[-1].val_loss_nats for run in runs if (metrics := run.metrics())]
     if last:
         from astra_jax.report.figures import draw_losses  # Matplotlib would hold up the first step.
@@ -276,7 +279,7 @@ def _finish(training: Run | Group, runs: Sequence[Run], quiet: bool) -> None:
         loss = "its last epoch had been done before it was imported, so no loss is known"
     if quiet and warning:  # The last line is all that is seen.
         loss += ", of the project's built-in text"
-    print(f"done: {loss}, all in {training.folder}")
+    cli.say(f"done: {loss}, all in {training.folder}")
     cli.teller(quiet)(warning)
 
 

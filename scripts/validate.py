@@ -16,7 +16,7 @@ from rich.console import Console
 from astra_jax import cli
 from astra_jax.cli import default
 from astra_jax.errors import InputError
-from astra_jax.experiments.lifecycle import BUILTIN_WARNING
+from astra_jax.experiments.lifecycle import builtin_warning
 from astra_jax.presets import find_preset, override
 from astra_jax.storage.atomic import require_new_file, write_text
 from astra_torch.parity.checks import DTYPES
@@ -71,7 +71,7 @@ def main(arguments: Arguments) -> int:
     stages = choose_stages(arguments.level, dtypes)
     subject = _subject(arguments)
     if subject.corpus.origin == "built-in":
-        cli.note(BUILTIN_WARNING)
+        cli.note(builtin_warning())
     progress = StageProgress()
     try:
         certificate = validate(

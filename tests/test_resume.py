@@ -161,16 +161,24 @@ def test_a_run_that_goes_back_forgets_the_best_of_what_it_left(two_epochs: Run):
     assert [path.name for path in two_epochs.best.iterdir()] == ["7"]
 
 
-def test_a_run_whose_checkpoints_were_removed_begins_anew(
-    two_epochs: Run, monkeypatch: pytest.MonkeyPatch
+def test_a_run_whose_checkpoints_are_gone_is_left_as_it_is(two_epochs: Run):
+    shutil.rmtree(two_epochs.checkpoints)
+    before = two_epochs.metrics()
+    with pytest.raises(InputError, match="metrics of 2 epochs and no checkpoint"):
+        fitting.fit(*lifecycle.resume(two_epochs.folder), Silent())
+    assert two_epochs.metrics() == before
+    assert [path.name for path in two_epochs.best.iterdir()] == ["14"]
+
+
+def test_a_run_that_died_before_its_first_checkpoint_begins_anew(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
 ):
-    for checkpoint in two_epochs.checkpoints.iterdir():
-        shutil.rmtree(checkpoint)
-    losses = iter([1.25, 2.0])
-    monkeypatch.setattr(fitting._Loop, "_evaluate", lambda *_: [(0.0, next(losses))])
-    fitting.fit(*lifecycle.resume(two_epochs.folder), Silent())
-    assert [line.val_loss_nats for line in two_epochs.metrics()] == [1.25, 2.0]
-    assert [path.name for path in two_epochs.best.iterdir()] == ["7"]
+    run, split = begin(override(TEXT, epochs=1))
+    fitting.fit(run, split, Silent())
+    shutil.rmtree(run.checkpoints)  # Its metrics had been written, and best is not of this time.
+    fitting.fit(*lifecycle.resume(run.folder), Silent())
+    assert [path.name for path in run.best.iterdir()] == ["7"]
+    assert len(run.metrics()) == 1
 
 
 def batch_losses(model: GRULanguageModel, data: Dataset, rows: Any) -> list[np.ndarray]:

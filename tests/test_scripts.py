@@ -849,3 +849,30 @@ def test_any_file_trains_converts_and_continues_any_prompt_as_bytes(tmp_path: Pa
     refusal = call("train.py", *train[:4], "--dataset", "names", "--out", tmp_path / "words")
     assert refusal.code == 2
     assert "level must be char for words" in refusal.err
+
+
+def test_a_platform_that_is_not_there_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAX_PLATFORMS", "nonsense")
+    command = [sys.executable, SCRIPTS / "train.py", "--corpus", "builtin", *TINY]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: JAX has no device for JAX_PLATFORMS=nonsense: ")
+
+
+def test_a_training_goes_on_when_nobody_reads_of_it(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        SCRIPTS / "train.py",
+        "--corpus",
+        "builtin",
+        *TINY,
+        "--out",
+        tmp_path,
+    ]
+    with subprocess.Popen(
+        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        process.stdout.close()
+        assert process.wait(timeout=120) == 0
+    assert (tmp_path / "samples.txt").is_file()

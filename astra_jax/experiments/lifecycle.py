@@ -1,6 +1,7 @@
 """How a run begins, goes on, takes weights in, and gives its model back."""
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -10,7 +11,7 @@ import jax
 from flax import nnx
 
 from astra_jax.config import Preset, differences
-from astra_jax.data.corpus import BUILTIN, CorpusRecord, load_corpus
+from astra_jax.data.corpus import BUILTIN, DATA_DIR_VARIABLE, CorpusRecord, load_corpus
 from astra_jax.data.datasets import Split, corpus_vocabulary, split_by_keys
 from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import InputError
@@ -26,14 +27,18 @@ from astra_jax.training.saving import SavePolicy, Saver, Training, read_training
 from astra_jax.training.sizing import require_memory
 from astra_jax.training.trainer import Keys, Trainer, TrainState
 
-BUILTIN_WARNING = (
-    "warning: the text is the project's built-in one, not a published corpus, so no loss here can "
-    "be held against a published one. For the real corpus connect to the network, set "
-    "ASTRA_DATA_DIR to its folder, or pass --corpus FILE"
-)
-
-
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def builtin_warning() -> str:
+    """Returns what is to be known of a training on the built-in text, and how to have another."""
+    told = os.environ.get(DATA_DIR_VARIABLE)
+    where = f"correct {DATA_DIR_VARIABLE}={told}" if told else f"set {DATA_DIR_VARIABLE}"
+    return (
+        "warning: the text is the project's built-in one, not a published corpus, so no loss here "
+        "can be held against a published one. For the real corpus connect to the network, "
+        f"{where} to its folder, or pass --corpus FILE"
+    )
 
 
 def begin(

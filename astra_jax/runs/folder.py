@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -249,7 +250,7 @@ def claim_folder(folder: Path | None, stem: str) -> Path:
         if any((candidate / name).exists() for name in (CONFIG, GROUP)):
             raise InputError(
                 f"{candidate} already holds a run: choose another folder, or go on with that run "
-                f"by scripts/train.py --resume {candidate}"
+                f"by scripts/train.py --resume {shlex.quote(str(candidate))}"
             )
         if any(candidate.iterdir()):
             raise InputError(f"{candidate} is not empty: choose another folder")

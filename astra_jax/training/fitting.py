@@ -55,8 +55,8 @@ def steps_in_epoch(preset: Preset, data: Dataset) -> int:
 
 
 _ADVICE = (
-    "training diverged; the last checkpoint is from before it; begin again with a smaller "
-    "--learning-rate"
+    "training diverged; checkpoints, if there are any, are from before it; begin again with a "
+    "smaller --learning-rate"
 )
 
 

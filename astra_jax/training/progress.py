@@ -1,5 +1,6 @@
 """What a person sees while a model trains: a live bar on a terminal, plain lines elsewhere."""
 
+import os
 import statistics
 import sys
 import time
@@ -90,12 +91,20 @@ class Several:
             listener.epoch(lines)
 
 
+class _Console(Console):
+    """A console that falls silent where nobody reads any more, and lets the training go on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 class ConsoleProgress:
     """Writes to a console: live if it is a terminal, else a line now and then."""
 
     def __init__(self, console: Console | None = None, *, quiet: bool = False):
         """Takes standard output unless a console is given; if quiet, says nothing there."""
-        self._console = console or Console(
+        self._console = console or _Console(
             file=sys.stdout, highlight=False, soft_wrap=True, quiet=quiet
         )
         self._bar = RichProgress(

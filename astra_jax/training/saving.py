@@ -86,10 +86,12 @@ class Saver:
             like: a state, or its shapes and types.
 
         Raises:
-            InputError: the newest checkpoint cannot be read, or it is not of this run as it is.
+            InputError: the newest checkpoint cannot be read, or it is not of this run as it is;
+                or the run has been trained, and its checkpoints are gone.
         """
         if self._newest.latest_step is None:
-            self._best.remove_after(-1)  # Of a training whose other checkpoints were removed.
+            self._require_unbegun()
+            self._best.remove_after(-1)
             self._write_metrics(History())
             return None
         training = read_training(self.run, self._newest, like)
@@ -112,10 +114,19 @@ class Saver:
 
     def finish(self, epoch: EpochMetrics, training: Training) -> None:
         """Saves the end of an epoch, with its metrics; raises `StorageError`."""
+        self._newest.wait()
         self._write_metrics(training.history)
         self.save(epoch.step, training)
         if training.history.best == epoch:
             self._save(self._best, epoch.step, training)
+
+    def _require_unbegun(self) -> None:
+        # An epoch's line may be there before its checkpoint is, those of several may not.
+        if len(told := self.run.metrics()) > 1:
+            raise InputError(
+                f"{self.run.folder} has the metrics of {len(told)} epochs and no checkpoint to go "
+                "on from: put its checkpoints back, or begin another run"
+            )
 
     def _write_metrics(self, history: History) -> None:
         if cluster.is_primary():

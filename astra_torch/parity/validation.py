@@ -225,8 +225,8 @@ def _prepare(
     last = recipe.epochs * steps_in_epoch(subject.preset, subject.split.train)
     if "training" in stages and recipe.schedule == "cosine" and num_steps > last:
         raise InputError(
-            f"the training has {last} steps, after which its learning rate is 0: got --steps "
-            f"{num_steps}"
+            f"the training has {last} steps, after which its learning rate is 0, and {num_steps} "
+            f"are to be compared: give --steps {last} or fewer"
         )
     # Only there are the weights themselves compared, to the bit.
     return ["logits", *stages] if subject.is_pair and "logits" not in stages else [*stages]
