@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from astra_jax.data.datasets import split_corpus
     from astra_jax.data.vocabulary import Vocabulary
     from astra_jax.errors import InputError
-    from astra_jax.experiments.lifecycle import restore_model
+    from astra_jax.experiments.lifecycle import begin, restore_model, resume
     from astra_jax.gru import GRUWeights
     from astra_jax.model import GRULanguageModel, GRULayer
     from astra_jax.presets import PRESETS, find_preset, override
@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     from astra_jax.runs.folder import Run
     from astra_jax.sampling.strategies import Greedy, Temperature, TopK
     from astra_jax.sampling.writing import Writer
-    from astra_jax.training.fitting import fit
+    from astra_jax.training.fitting import FitOptions, fit
+    from astra_jax.training.progress import ConsoleProgress
     from astra_jax.training.trainer import Trainer
 
 __all__ = [
     "PRESETS",
     "Checkpoints",
+    "ConsoleProgress",
     "DataConfig",
+    "FitOptions",
     "GRULanguageModel",
     "GRULayer",
     "GRUWeights",
@@ -41,17 +44,21 @@ __all__ = [
     "Trainer",
     "Vocabulary",
     "Writer",
+    "begin",
     "find_preset",
     "fit",
     "load_corpus",
     "override",
     "restore_model",
+    "resume",
     "split_corpus",
 ]
 
 _PUBLIC = {
     "Checkpoints": "runs.checkpoints",
+    "ConsoleProgress": "training.progress",
     "DataConfig": "config",
+    "FitOptions": "training.fitting",
     "GRULanguageModel": "model",
     "GRULayer": "model",
     "GRUWeights": "gru",
@@ -67,11 +74,13 @@ _PUBLIC = {
     "Trainer": "training.trainer",
     "Vocabulary": "data.vocabulary",
     "Writer": "sampling.writing",
+    "begin": "experiments.lifecycle",
     "find_preset": "presets",
     "fit": "training.fitting",
     "load_corpus": "data.corpus",
     "override": "presets",
     "restore_model": "experiments.lifecycle",
+    "resume": "experiments.lifecycle",
     "split_corpus": "data.datasets",
 }
 

@@ -7,9 +7,11 @@ import os
 import re
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from types import TracebackType
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
@@ -19,7 +21,38 @@ from astra_jax.presets import describe_defaults
 EXIT_INPUT, EXIT_DIVERGED, EXIT_SIGNAL = 2, 3, 128
 EXIT_INTERRUPTED = EXIT_SIGNAL + signal.SIGINT
 
+AGAIN_SECONDS = 0.01
+"""After which a Ctrl-C that was swallowed comes again."""
+
 Arguments = TypeVar("Arguments")
+
+
+def _watch_interrupts() -> None:
+    """Lets Ctrl-C end a script in a line also where `run` cannot see it."""
+    tell, swallow = sys.excepthook, sys.unraisablehook
+
+    def tell_in_a_line(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            note("interrupted")
+        else:
+            tell(kind, error, trace)
+
+    def interrupt_again(swallowed: Any) -> None:
+        if issubclass(swallowed.exc_type, KeyboardInterrupt):
+            main = threading.main_thread().ident
+            threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (main, signal.SIGINT)).start()
+        else:
+            swallow(swallowed)
+
+    # While what takes a second is imported, which the scripts do after this module.
+    sys.excepthook = tell_in_a_line
+    # In a callback, as JAX has one at every collection of garbage: Python swallows it there.
+    sys.unraisablehook = interrupt_again
+
+
+_watch_interrupts()
 
 
 def default(hint: str) -> object:

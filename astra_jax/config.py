@@ -1,6 +1,7 @@
 """What a run is made of, as validated, immutable values that go to JSON and back."""
 
 import dataclasses
+import os
 import re
 import sys
 import types
@@ -18,6 +19,8 @@ DecayName = Literal["all", "matrices"]
 DropoutPlace = Literal["states", "outputs"]
 DtypeName = Literal["float32", "float64", "bfloat16"]
 
+StrPath = str | os.PathLike[str]
+"""A file or folder, as callers name it."""
 
 MAX_STEPS = 2**31 - 1
 """Of a training: JAX counts them in an int32."""

@@ -148,6 +148,12 @@ class Arguments:
             fields["clip"] = None
         return fields
 
+    def preset(self) -> Preset:
+        """Returns what a new run is to be."""
+        recipe = self.recipe or NOTEBOOK
+        preset = find_preset(self.model or "alpha", self.dataset, recipe)
+        return override(preset, **self.overrides())
+
     def fit_options(self) -> FitOptions:
         """Returns what was chosen that changes no result."""
         saving = SavePolicy(checkpoint_every=self.checkpoint_every, keep=self.keep)
@@ -163,6 +169,8 @@ class Arguments:
         """Joins the other processes, where there are to be any."""
         given = (self.coordinator, self.num_processes, self.process_id)
         if None not in given:
+            minutes = f"{cluster.FINDING_SECONDS / 60:.0f} minutes at most"
+            cli.teller(self.quiet)(f"waiting for all {self.num_processes} processes, {minutes}")
             cluster.connect(*given)  # pyright: ignore[reportArgumentType]
         elif set(given) != {None}:
             raise InputError("--coordinator, --num-processes and --process-id go together")
@@ -182,9 +190,8 @@ def main(arguments: Arguments) -> None:
     if arguments.resume:
         training, splits = _resume(arguments, arguments.resume)
     else:
-        recipe = arguments.recipe or NOTEBOOK
-        preset = find_preset(arguments.model or "alpha", arguments.dataset, recipe)
-        preset = override(preset, **arguments.overrides())
+        with cluster.all_or_none():
+            preset = arguments.preset()
         if arguments.summary:
             preset = lifecycle.fit_vocabulary(preset, arguments.corpus)
             Console(highlight=False).print(summarize(preset))
@@ -192,17 +199,19 @@ def main(arguments: Arguments) -> None:
         if arguments.dry_run:
             _rehearse(preset, arguments, options)
             return
-        options.placement(preset, max(1, arguments.seeds or 1))
-        training, splits = _begin(preset, arguments)
+        training, splits = _begin(preset, arguments, options)
         tell(_advice(_runs_of(training)[0].preset, splits[0]))
+    cluster.require_same("how it trains", options)
     _train(training, splits, options, quiet, arguments.tensorboard)
 
 
-def _begin(preset: Preset, arguments: Arguments) -> tuple[Run | Group, list[Split]]:
+def _begin(
+    preset: Preset, arguments: Arguments, options: FitOptions
+) -> tuple[Run | Group, list[Split]]:
     where, num_seeds = (preset, arguments.corpus, arguments.out), arguments.seeds
     if num_seeds is not None:
-        return lifecycle.begin_group(*where, num_seeds, remat=arguments.remat)
-    run, split = lifecycle.begin(*where, remat=arguments.remat)
+        return lifecycle.begin_group(*where, num_seeds, options)
+    run, split = lifecycle.begin(*where, options)
     return run, [split]
 
 
@@ -211,11 +220,11 @@ def _runs_of(training: Run | Group) -> Sequence[Run]:
 
 
 def _rehearse(preset: Preset, arguments: Arguments, options: FitOptions) -> None:
-    what, remat = (preset, arguments.corpus), options.remat
+    what = preset, arguments.corpus
     if arguments.seeds is not None:
-        prepared = lifecycle.prepare_group(*what, arguments.seeds, remat=remat)
+        prepared = lifecycle.prepare_group(*what, arguments.seeds, options)
     else:
-        alone, corpus, split = lifecycle.prepare(*what, remat=remat)
+        alone, corpus, split = lifecycle.prepare(*what, options)
         prepared = [alone], corpus, [split]
     print(rehearse(*prepared, options))
     cli.teller(arguments.quiet)(_advice(prepared[0][0], prepared[2][0]))
@@ -285,12 +294,13 @@ def _finish(training: Run | Group, runs: Sequence[Run], quiet: bool) -> None:
 
 def _resume(arguments: Arguments, folder: Path) -> tuple[Run | Group, list[Split]]:
     """Opens a run, or several; fields of their preset may be given again, if they say the same."""
-    for name in ("model", "dataset", "recipe", "out", "seeds", "summary", "dry_run"):
-        if getattr(arguments, name):
-            flag = "--" + name.replace("_", "-")
-            raise InputError(
-                f"--resume takes everything from the run's own config.json: leave out {flag}"
-            )
+    with cluster.all_or_none():
+        for name in ("model", "dataset", "recipe", "out", "seeds", "summary", "dry_run"):
+            if getattr(arguments, name):
+                flag = "--" + name.replace("_", "-")
+                raise InputError(
+                    f"--resume takes everything from the run's own config.json: leave out {flag}"
+                )
     where = folder, arguments.corpus, arguments.overrides()
     if Group.is_at(folder):
         return lifecycle.resume_group(*where)

@@ -87,6 +87,8 @@ def test_impossible_numbers_of_devices_are_refused():
         cluster.Placement.of("all", override(PRESET, batch_size=7))
     with pytest.raises(InputError, match="at least 0 and below --num-processes 2, got 2"):
         cluster.connect("localhost:1", 2, 2)
+    with pytest.raises(InputError, match="--num-processes must be at least 1, got 0"):
+        cluster.connect("localhost:1", 0, 0)
 
 
 def command(run: Run, out: Path, *more: str) -> list[str]:
@@ -109,7 +111,7 @@ def test_eight_devices_train_as_one_does(train: Train, tmp_path: Path):
     assert_near(eight.metrics(), one.metrics())
 
 
-def two_processes(run: Run, out: Path) -> list[subprocess.Popen[str]]:
+def two_processes(run: Run, out: Path, *flags_of_second: str) -> list[subprocess.Popen[str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -117,6 +119,7 @@ def two_processes(run: Run, out: Path) -> list[subprocess.Popen[str]]:
     for number in ("0", "1"):
         flags = ["--coordinator", address, "--num-processes", "2", "--process-id", number]
         flags += ["--epochs", "3", "--checkpoint-every", "1"]
+        flags += flags_of_second if number == "1" else ()
         environment = os.environ | {"XLA_FLAGS": ""}
         processes.append(
             subprocess.Popen(
@@ -148,6 +151,48 @@ def test_what_one_process_is_refused_ends_both(train: Train):
     said = [error.strip().splitlines()[-1] for error in errors]
     assert "already holds a run" in said[0]
     assert said[1] == "error: another process cannot go on, and has said why"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--learning-rate", "0.1"], "recipe or corpus of process 1 is not that of process 0"),
+        (["--checkpoint-every", "2"], "how it trains of process 1 is not that of process 0"),
+    ],
+    ids=["recipe", "options"],
+)
+def test_processes_that_were_told_different_things_are_refused(
+    flags: list[str], said: str, train: Train, tmp_path: Path
+):
+    processes = two_processes(train(PRESET, "one"), tmp_path / "two", *flags)
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], errors
+    assert all(said in error.strip().splitlines()[-1] for error in errors)
+
+
+def test_a_folder_that_one_process_does_not_see_is_refused_by_both(train: Train, tmp_path: Path):
+    processes = two_processes(train(PRESET, "one"), tmp_path / "a", "--out", str(tmp_path / "b"))
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], errors
+    said = [error.strip().splitlines()[-1] for error in errors]
+    assert said[0] == "error: another process cannot go on, and has said why"
+    assert "is not a run folder" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "said"),
+    [
+        ("somewhere", "must be HOST:PORT of process 0, got 'somewhere'"),
+        ("nowhere.invalid:1", "there is no --coordinator nowhere.invalid:1"),
+        ("localhost:1", "process 0 does not answer at localhost:1"),
+    ],
+)
+def test_a_coordinator_that_is_not_there_is_told(
+    coordinator: str, said: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cluster, "FINDING_SECONDS", 0.0)
+    with pytest.raises(InputError, match=said):
+        cluster.connect(coordinator, 2, 1)
 
 
 def test_what_is_brought_to_the_device_is_not_what_was_given():

@@ -17,7 +17,7 @@ from astra_jax.evaluation import TextEvaluation, WordsEvaluation, evaluate
 from astra_jax.experiments import lifecycle
 from astra_jax.model import GRULanguageModel, arithmetic
 from astra_jax.presets import override
-from astra_jax.report.scorecards import Subject, scores_record, sum_up
+from astra_jax.report.scorecards import Subject, score_tables, scores_record, sum_up
 from astra_jax.runs.metrics import EpochMetrics, History, Spread
 from astra_jax.training.saving import SavePolicy, Saver, Training
 from astra_jax.training.trainer import Trainer
@@ -219,3 +219,14 @@ def test_a_checkpoint_tells_what_was_done_until_it(begin: Begin) -> None:
         assert card.train_seconds == seconds
         model = random_model(run.preset, epoch)
         assert card.evaluation == evaluate(model, run.preset, split, num_batches=2)
+
+
+def test_weights_without_a_word_of_their_training_are_not_told_as_untrained(begin: Begin) -> None:
+    run, _ = begin(WHOLE_WORDS)
+    state = Trainer(run.preset, 1).state_of(nnx.state(random_model(run.preset)))
+    lifecycle.import_state(run, state)
+    subject = Subject.open(run.folder)
+    (card,) = subject.score()
+    assert (card.step, card.trained_chars, card.train_seconds) == (0, None, None)
+    (table,) = score_tables([(subject, [card])])
+    assert [list(column.cells) for column in table.columns[2:4]] == [["–"], ["–"]]

@@ -248,8 +248,11 @@ def test_steps_keep_states_in_float32_under_bfloat16_products(num: int):
 
 
 @pytest.mark.usefixtures("optimized")
-def test_a_single_text_reads_large_kernels_of_bfloat16_as_they_are():
-    layers, ids, table, h_0, _ = single(random_inputs(1, 1, 3, 256))
+@pytest.mark.parametrize(("width", "kept", "other"), [(512, "bf16", "f32"), (256, "f32", "bf16")])
+def test_a_single_text_reads_large_kernels_of_bfloat16_as_they_are_and_small_ones_widened(
+    width: int, kept: str, other: str
+):
+    layers, ids, table, h_0, _ = single(random_inputs(1, 1, 3, width))
     step = stepper(layers, table, jnp.bfloat16, num=1)
 
     def write(step, h):
@@ -257,8 +260,8 @@ def test_a_single_text_reads_large_kernels_of_bfloat16_as_they_are():
 
     text = jax.jit(write).lower(step, h_0).compile().as_text() or ""
     (loop,) = re.findall(r"^.*? while\(", text, re.M)
-    assert "bf16[512,256]" in loop
-    assert "f32[512,256]" not in loop
+    assert f" {kept}[{2 * width},{width}]" in loop
+    assert f" {other}[{2 * width},{width}]" not in loop
 
 
 def test_gru_refuses_what_does_not_fit():

@@ -46,6 +46,33 @@ def succeed(script: str, *arguments: object) -> str:
     return result.out
 
 
+WATCHED = {
+    "while it imports": "raise KeyboardInterrupt",
+    "in a callback": """
+def interrupt(phase, info):
+    gc.callbacks.remove(interrupt)
+    signal.raise_signal(signal.SIGINT)
+
+def main(arguments):
+    gc.callbacks.append(interrupt)
+    gc.collect()
+    time.sleep(30)
+
+cli.run(main, Arguments, None)
+""",
+}
+
+
+@pytest.mark.parametrize("program", WATCHED.values(), ids=WATCHED.keys())
+def test_ctrl_c_ends_a_script_in_a_line(program: str):
+    head = "import dataclasses, gc, signal, time\nfrom astra_jax import cli\n"
+    head += "@dataclasses.dataclass\nclass Arguments: ...\n"
+    run = [sys.executable, "-c", head + program]
+    ended = subprocess.run(run, capture_output=True, text=True, timeout=20)
+    assert (ended.stdout, ended.stderr) == ("", "interrupted\n")
+    assert ended.returncode in (-signal.SIGINT, cli.EXIT_INTERRUPTED)  # To a shell both are 130.
+
+
 class Trained(NamedTuple):
     """One tiny model of each study, in every form; only to be read."""
 

@@ -1,5 +1,7 @@
 """Tests of what a training needs: memory against XLA's own account, refusals, advice."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -10,7 +12,7 @@ from astra_jax.errors import InputError
 from astra_jax.machine import memory
 from astra_jax.machine.memory import machine_memory
 from astra_jax.presets import PRESETS, override
-from astra_jax.training.sizing import Memory, advice, require_memory
+from astra_jax.training.sizing import Memory, advice, memory_needed, require_memory
 from astra_jax.training.trainer import Keys, Trainer
 from astra_jax.units import readable
 
@@ -63,6 +65,20 @@ def test_training_that_cannot_fit_is_refused_and_one_that_can_is_not(
     monkeypatch.setattr(memory, "machine_memory", lambda: need - 1)
     with pytest.raises(InputError, match="a smaller --batch-size, --seq-len"):
         require_memory(ALPHA)
+
+
+def test_each_accelerator_holds_its_share_and_cores_hold_all_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = Memory.of(ALPHA)
+    assert memory_needed(ALPHA, num_devices=4) == whole
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    share = memory_needed(ALPHA, num_devices=4)
+    assert 4 * share.activations == whole.activations
+    assert 4 * share.batches == whole.batches
+    rest = dict(activations=0, batches=0)
+    assert dataclasses.replace(share, **rest) == dataclasses.replace(whole, **rest)
+    assert memory_needed(ALPHA, num_runs=7, num_devices=4) == whole.of_runs(2, 2)
 
 
 def test_machine_has_memory_of_a_plausible_size() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-from astra_jax.config import DatasetName, Level, Record
+from astra_jax.config import DatasetName, Level, Record, StrPath
 from astra_jax.data import builtin_corpus, token_files
 from astra_jax.data.token_files import TokenFile, not_utf_8, open_tokens
 from astra_jax.errors import InputError
@@ -107,7 +107,9 @@ class Corpus:
         return self.content
 
 
-def load_corpus(dataset: DatasetName, source: str | None = None, level: Level = "char") -> Corpus:
+def load_corpus(
+    dataset: DatasetName, source: StrPath | None = None, level: Level = "char"
+) -> Corpus:
     """Finds the text to train on.
 
     Args:
@@ -118,9 +120,12 @@ def load_corpus(dataset: DatasetName, source: str | None = None, level: Level = 
         level: `byte` takes any file as it is.
 
     Raises:
-        InputError: the file cannot be read, is not UTF-8, or is not the published corpus
-            although it stands in its place.
+        InputError: there is no such dataset, or the file cannot be read, is not UTF-8, or is not
+            the published corpus although it stands in its place.
     """
+    if dataset not in PUBLISHED:
+        names = ", ".join(PUBLISHED)
+        raise InputError(f"unknown dataset {dataset!r}: choose one of {names}")
     if source == BUILTIN:
         return _builtin(dataset, level)
     if source is not None:

@@ -1,6 +1,7 @@
 """How a run begins, goes on, takes weights in, and gives its model back."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from astra_jax.config import Preset, differences
+from astra_jax.config import Preset, StrPath, differences
 from astra_jax.data.corpus import BUILTIN, DATA_DIR_VARIABLE, CorpusRecord, load_corpus
 from astra_jax.data.datasets import Split, corpus_vocabulary, split_by_keys
 from astra_jax.data.vocabulary import Vocabulary
@@ -22,7 +23,7 @@ from astra_jax.presets import override
 from astra_jax.runs.checkpoints import read_beside_writer
 from astra_jax.runs.folder import Run
 from astra_jax.runs.metrics import History
-from astra_jax.training.fitting import steps_in_epoch
+from astra_jax.training.fitting import FitOptions, steps_in_epoch
 from astra_jax.training.saving import SavePolicy, Saver, Training, read_training
 from astra_jax.training.sizing import require_memory
 from astra_jax.training.trainer import Keys, Trainer, TrainState
@@ -42,7 +43,10 @@ def builtin_warning() -> str:
 
 
 def begin(
-    preset: Preset, corpus_source: str | None, folder: Path | None, *, remat: bool = False
+    preset: Preset,
+    corpus_source: StrPath | None = None,
+    folder: StrPath | None = None,
+    options: FitOptions | None = None,
 ) -> tuple[Run, Split]:
     """Makes a new run folder for a preset and a corpus, whose vocabulary sizes the model.
 
@@ -50,21 +54,29 @@ def begin(
         preset: what to train, and how.
         corpus_source: see `load_corpus`.
         folder: see `Run.create`.
-        remat: whether it is to be trained in little memory.
+        options: that it is to be trained with.
+
+    Returns:
+        The run, and its corpus as `fit` takes it. `Run.uses_builtin_text` tells whether the
+        published text was out of reach.
 
     Raises:
-        InputError: the corpus, the folder or the recipe cannot be used.
+        InputError: the corpus, the folder or the recipe cannot be used, or the training does not
+            fit into the machine's memory.
     """
-    if folder is None and jax.process_count() > 1:
-        raise InputError("several processes must know one folder: give --out to each")
-    preset, corpus, split = prepare(preset, corpus_source, remat=remat)
+    with cluster.all_or_none():
+        if folder is None and jax.process_count() > 1:
+            raise InputError("several processes must know one folder: give --out to each")
+        preset, corpus, split = prepare(preset, corpus_source, options)
+    cluster.require_same("recipe or corpus", (preset, corpus.sha256))
     run = None
     with cluster.all_or_none():
         if cluster.is_primary():
             run = Run.create(folder, preset, split.vocabulary, corpus)
-    if run is None:
-        assert folder is not None
-        run = Run.open(folder)
+    with cluster.all_or_none():
+        if run is None:
+            assert folder is not None
+            run = Run.open(folder)
     return run, split
 
 
@@ -73,8 +85,7 @@ def begin_group(
     corpus_source: str | None,
     folder: Path | None,
     num_seeds: int,
-    *,
-    remat: bool = False,
+    options: FitOptions | None = None,
 ) -> tuple[Group, list[Split]]:
     """Makes a new folder of runs that differ in their seed, from the preset's own on.
 
@@ -83,35 +94,35 @@ def begin_group(
         corpus_source: see `load_corpus`.
         folder: see `Group.create`.
         num_seeds: how many runs.
-        remat: whether they are to be trained in little memory.
+        options: that they are to be trained with.
 
     Raises:
         InputError: as `begin` and `prepare_group` do.
     """
-    presets, corpus, splits = prepare_group(preset, corpus_source, num_seeds, remat=remat)
+    presets, corpus, splits = prepare_group(preset, corpus_source, num_seeds, options)
     return Group.create(folder, presets, splits[0].vocabulary, corpus), splits
 
 
 def prepare(
-    preset: Preset, corpus_source: str | None, *, remat: bool = False
+    preset: Preset, corpus_source: StrPath | None, options: FitOptions | None = None
 ) -> tuple[Preset, CorpusRecord, Split]:
     """Finds a preset's corpus and sizes the model by it; allocates nothing else, writes nothing.
 
     Args:
         preset: what to train, and how.
         corpus_source: see `load_corpus`.
-        remat: whether it is to be trained in little memory.
+        options: that it is to be trained with.
 
     Raises:
-        InputError: the corpus or the recipe cannot be used, or the training does not fit into
-            the machine's memory.
+        InputError: the corpus, the recipe or the options cannot be used, or the training does not
+            fit into the machine's memory.
     """
-    (preset,), corpus, (split,) = _prepare([preset], corpus_source, remat=remat)
+    (preset,), corpus, (split,) = _prepare([preset], corpus_source, options)
     return preset, corpus, split
 
 
 def prepare_group(
-    preset: Preset, corpus_source: str | None, num_seeds: int, *, remat: bool = False
+    preset: Preset, corpus_source: str | None, num_seeds: int, options: FitOptions | None = None
 ) -> tuple[list[Preset], CorpusRecord, list[Split]]:
     """Does what `prepare` does, for each of the runs of `begin_group`.
 
@@ -119,7 +130,7 @@ def prepare_group(
         InputError: as `prepare` does; or so many seeds cannot be, or there are several processes.
     """
     _require_one_process()
-    return _prepare(seeded(preset, num_seeds), corpus_source, remat=remat)
+    return _prepare(seeded(preset, num_seeds), corpus_source, options)
 
 
 def _require_one_process() -> None:
@@ -128,18 +139,24 @@ def _require_one_process() -> None:
 
 
 def _prepare(
-    presets: list[Preset], corpus_source: str | None, *, remat: bool
+    presets: list[Preset], corpus_source: StrPath | None, options: FitOptions | None
 ) -> tuple[list[Preset], CorpusRecord, list[Split]]:
     """Does what `prepare` does, for presets that differ in their seed."""
-    first = presets[0]
+    first, options = presets[0], options or FitOptions()
+    require_memory_for = functools.partial(
+        require_memory,
+        remat=options.remat,
+        num_runs=len(presets),
+        num_devices=options.placement(first, len(presets)).mesh.size,
+    )
     # Once before a corpus is fetched, once with its own vocabulary.
-    require_memory(first, remat=remat, num_runs=len(presets))
+    require_memory_for(first)
     corpus = load_corpus(first.data.dataset, corpus_source, first.data.level)
     keys = [Keys.from_seed(preset.train.seed).split for preset in presets]
     splits = split_by_keys(corpus.content, first.data, keys)
     presets = [override(preset, vocab_size=len(splits[0].vocabulary)) for preset in presets]
     steps_in_epoch(first, splits[0].train)
-    require_memory(presets[0], remat=remat, num_runs=len(presets))
+    require_memory_for(presets[0])
     return presets, corpus.record, splits
 
 
@@ -159,7 +176,9 @@ def fit_vocabulary(preset: Preset, corpus_source: str | None) -> Preset:
 
 
 def resume(
-    folder: Path, corpus_source: str | None = None, expected: Mapping[str, Any] = _NOTHING
+    folder: StrPath,
+    corpus_source: StrPath | None = None,
+    expected: Mapping[str, Any] = _NOTHING,
 ) -> tuple[Run, Split]:
     """Opens a run folder and finds its corpus again.
 
@@ -172,8 +191,10 @@ def resume(
         InputError: the folder is no run, has other fields than expected, or the corpus is not
             the one it began with.
     """
-    runs, splits = _resume([Run.open(folder)], corpus_source, expected)
-    return runs[0], splits[0]
+    with cluster.all_or_none():
+        (run,), (split,) = _resume([Run.open(folder)], corpus_source, expected)
+    cluster.require_same("run", (run.preset, run.corpus.sha256))
+    return run, split
 
 
 def resume_group(
@@ -187,7 +208,7 @@ def resume_group(
 
 
 def _resume(
-    runs: Sequence[Run], corpus_source: str | None, expected: Mapping[str, Any]
+    runs: Sequence[Run], corpus_source: StrPath | None, expected: Mapping[str, Any]
 ) -> tuple[list[Run], list[Split]]:
     """Does what `resume` does, for runs that differ in their seed."""
     first = runs[0]
@@ -205,7 +226,7 @@ def _resume(
 
 
 def find_corpus(
-    runs: Sequence[Run], corpus_source: str | None = None
+    runs: Sequence[Run], corpus_source: StrPath | None = None
 ) -> tuple[CorpusRecord, list[Split]]:
     """Finds the text that runs were begun on; writes nothing.
 

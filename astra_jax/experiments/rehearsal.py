@@ -15,8 +15,7 @@ from astra_jax.data.datasets import Split
 from astra_jax.machine.memory import machine_memory
 from astra_jax.model import arithmetic
 from astra_jax.training.fitting import FitOptions, steps_in_epoch
-from astra_jax.training.replicas import at_once
-from astra_jax.training.sizing import Memory
+from astra_jax.training.sizing import memory_needed
 from astra_jax.training.trainer import MAX_STEPS_PER_CALL, Keys, TrainState
 from astra_jax.units import duration, readable
 
@@ -64,7 +63,8 @@ def rehearse(
     preset, split, num_runs = presets[0], splits[0], len(presets)
     steps = steps_in_epoch(preset, split.train)
     timing = time_steps(presets, splits, options)
-    needed = Memory.of(preset, remat=options.remat).of_runs(num_runs, at_once(num_runs))
+    num_devices = options.placement(preset, num_runs).mesh.size
+    needed = memory_needed(preset, remat=options.remat, num_runs=num_runs, num_devices=num_devices)
     sha256 = (corpus.sha256 or "")[:12]
     lines = {
         "model": f"{preset.model.num_parameters:,} parameters: {_fields(preset.model)}",

@@ -16,8 +16,10 @@ from jaxtyping import Array, DTypeLike, Float, Int
 from astra_jax.gru.projection import Gates, dot, summed_biases
 from astra_jax.gru.weights import GRUWeights
 
-LARGE = 1 << 16
+LARGE = 1 << 18
 """Numbers of a kernel from which on reading it costs a single text more than widening bfloat16."""
+
+BFLOAT16 = jnp.finfo(jnp.bfloat16)
 
 
 def advance(
@@ -62,11 +64,28 @@ class _Turned(NamedTuple):
 
     def __call__(self, row: Float[Array, "B I"]) -> Float[Array, "B J"]:
         values = self.values
-        if values.size >= LARGE:
+        if values.dtype == jnp.bfloat16:
             # Bound to the row, the kernel is not the same at every character to the compiler. It
-            # would widen bfloat16 before the first one, and read twice the bytes at each.
+            # would widen it before the first one, and read twice the bytes at each.
             row, values = lax.optimization_barrier((row, values))
         return dot(row, values.T, values.dtype)
+
+
+class _Widened(NamedTuple):
+    """As `_Turned`, of a small kernel of bfloat16: its numbers, and the products, in float32.
+
+    To a small one reading half the bytes is nothing, beside widening them at every character.
+    """
+
+    values: Float[Array, "J I"]
+
+    def __call__(self, row: Float[Array, "B I"]) -> Float[Array, "B J"]:
+        # Not a cast there and back, which the compiler leaves out.
+        rounded = lax.reduce_precision(row, BFLOAT16.nexp, BFLOAT16.nmant)
+        return dot(rounded, self.values.T, self.values.dtype)
+
+
+_LaidOut = _Kernel | _Turned | _Widened
 
 
 class _Recurrence(NamedTuple):
@@ -77,8 +96,8 @@ class _Recurrence(NamedTuple):
         n: that of the candidate.
     """
 
-    rz: _Kernel | _Turned
-    n: _Kernel | _Turned
+    rz: _LaidOut
+    n: _LaidOut
 
     def advance(self, h: Float[Array, "B H"], x: Float[Array, "B G"]) -> Float[Array, "B H"]:
         """Returns the layer's next state."""
@@ -90,7 +109,7 @@ class _Recurrence(NamedTuple):
 class _Cell(NamedTuple):
     """One layer; what belongs to the three gates lies side by side, G = 3H."""
 
-    kernel_ih: _Kernel | _Turned
+    kernel_ih: _LaidOut
     bias: Float[Array, "1 G"]
     recurrence: _Recurrence
 
@@ -154,6 +173,9 @@ def _side_by_side(weights: GRUWeights, dtype: DTypeLike, num: int) -> _Cell:
     return _Cell(_lay_out(kernel_ih, num), bias, recurrence)
 
 
-def _lay_out(kernel: Float[Array, "I J"], num: int) -> _Kernel | _Turned:
-    alone = num == 1 and jax.default_backend() == "cpu"
-    return _Turned(kernel.T) if alone else _Kernel(kernel)
+def _lay_out(kernel: Float[Array, "I J"], num: int) -> _LaidOut:
+    if num > 1 or jax.default_backend() != "cpu":
+        return _Kernel(kernel)
+    if kernel.dtype == jnp.bfloat16 and kernel.size < LARGE:
+        return _Widened(kernel.T.astype(jnp.float32))
+    return _Turned(kernel.T)

@@ -1,7 +1,10 @@
 """Several devices and several processes: what lies where, who writes, what all must agree on."""
 
 import contextlib
+import hashlib
 import os
+import socket
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -29,6 +32,9 @@ rows' steps, and meets the others once, at the sum of the gradients: measured, H
 on the products are shared well, and it is no gain.
 """
 
+FINDING_SECONDS = 300.0
+"""How long processes wait for each other at first; JAX takes as long."""
+
 Tree = TypeVar("Tree")
 
 
@@ -41,13 +47,18 @@ def connect(coordinator: str, num_processes: int, process_id: int) -> None:
         process_id: which of them this one is, counted from 0.
 
     Raises:
-        InputError: the numbers cannot be, or the others were not found.
+        InputError: the numbers cannot be, or process 0 was not found. Where another does not
+            come JAX aborts this process, with a message of its own.
     """
+    if num_processes < 1:
+        raise InputError(f"--num-processes must be at least 1, got {num_processes}")
     if not 0 <= process_id < num_processes:
         raise InputError(
             f"--process-id must be at least 0 and below --num-processes {num_processes}, "
             f"got {process_id}"
         )
+    if process_id > 0:
+        _find(coordinator)
     # It would take SIGTERM for itself; `stopping` makes all processes stop at one step.
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -57,6 +68,27 @@ def connect(coordinator: str, num_processes: int, process_id: int) -> None:
             f"cannot join the {num_processes} processes at {coordinator}: "
             f"{str(error).splitlines()[0]}"
         ) from error
+
+
+def _find(coordinator: str) -> None:
+    """Waits until process 0 listens: to wait for it in vain ends in an abort of JAX's."""
+    host, _, port = coordinator.rpartition(":")
+    if not (host and port.isdecimal()):
+        raise InputError(f"--coordinator must be HOST:PORT of process 0, got {coordinator!r}")
+    deadline = time.monotonic() + FINDING_SECONDS
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+            return
+        except (socket.gaierror, OverflowError) as error:
+            raise InputError(f"there is no --coordinator {coordinator}: {error}") from error
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise InputError(
+                    f"process 0 does not answer at {coordinator}: {error}; start it, or correct "
+                    "--coordinator"
+                ) from error
+        time.sleep(0.1)
 
 
 def split_cpu() -> None:
@@ -93,6 +125,28 @@ def all_or_none() -> Iterator[None]:
         others = not alone and multihost_utils.process_allgather(np.array(failed)).any()
     if others:
         raise InputError("another process cannot go on, and has said why")
+
+
+def require_same(what: str, value: object) -> None:
+    """Refuses, in every process, what is not the same in all: they would wait for each other.
+
+    Args:
+        what: it is, for the message.
+        value: whose `repr` tells all that must be the same.
+
+    Raises:
+        InputError: a process has another than the first.
+    """
+    if jax.process_count() == 1:
+        return
+    digest = hashlib.sha256(repr(value).encode()).digest()
+    said = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
+    others = np.flatnonzero((said != said[0]).any(axis=1))
+    if others.size:
+        names = ", ".join(map(str, others))
+        raise InputError(
+            f"{what} of process {names} is not that of process 0: give the same flags to all"
+        )
 
 
 def agree(count: int, signal_number: int | None) -> tuple[int, int | None]:

@@ -43,7 +43,8 @@ class Scorecard:
         run: whose it is.
         checkpoint: which of its models, `newest` or `best`.
         step: optimiser steps behind it.
-        trained_chars: characters that these steps predicted, counted as often as they were.
+        trained_chars: characters that these steps predicted, counted as often as they were. None
+            of weights that came from elsewhere without a word of their training.
         train_seconds: time of the steps; of runs that were trained together, of all of them.
             None where it was trained elsewhere.
         evaluation: what it makes of the validation part.
@@ -52,7 +53,7 @@ class Scorecard:
     run: Run
     checkpoint: str
     step: int
-    trained_chars: int
+    trained_chars: int | None
     train_seconds: float | None
     evaluation: Evaluation
 
@@ -139,8 +140,8 @@ class Subject:
                 run=run,
                 checkpoint="best" if best else "newest",
                 step=step,
-                trained_chars=trained_chars(run.preset, split, step),
-                train_seconds=None if run.imported_step else seconds,
+                trained_chars=trained_chars(run.preset, split, step) if step else None,
+                train_seconds=None if run.imported_step or not step else seconds,
                 evaluation=evaluate(model, run.preset, split, num_batches=num_batches),
             )
 
@@ -214,7 +215,7 @@ def _about(card: Scorecard) -> list[str]:
     return [
         "\n".join([run.folder.resolve().name, what, _machine(run.environment)]),
         f"{run.preset.model.num_parameters:,}",
-        f"{card.trained_chars:,}",
+        "–" if card.trained_chars is None else f"{card.trained_chars:,}",
         "–" if seconds is None else duration(seconds),
     ]
 

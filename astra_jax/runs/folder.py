@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from astra_jax.config import MAX_STEPS, Preset, differences
+from astra_jax.config import MAX_STEPS, Preset, StrPath, differences
 from astra_jax.data.corpus import CorpusRecord
 from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import InputError
@@ -64,7 +64,7 @@ class Run:
     @classmethod
     def create(
         cls,
-        folder: Path | None,
+        folder: StrPath | None,
         preset: Preset,
         vocabulary: Vocabulary,
         corpus: CorpusRecord,
@@ -104,12 +104,13 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def open(cls, folder: StrPath) -> Self:
         """Reads an existing run folder.
 
         Raises:
             InputError: the folder is no run, or one of its files is damaged.
         """
+        folder = Path(folder)
         if (folder / GROUP).is_file():
             raise InputError(f"{folder} is a folder of runs: give one of the run folders in it")
         if not (folder / CONFIG).is_file():
@@ -231,12 +232,13 @@ class Run:
         write_text(self.folder / METRICS, "".join(f"{line}\n" for line in lines))
 
 
-def claim_folder(folder: Path | None, stem: str) -> Path:
+def claim_folder(wanted: StrPath | None, stem: str) -> Path:
     """Makes the folder that is asked for, or the next free numbered one.
 
     Raises:
         InputError: it cannot be made, or holds something already.
     """
+    folder = None if wanted is None else Path(wanted)
     numbered = (Path("runs") / f"{stem}-{number}" for number in itertools.count(1))
     for candidate in [folder] if folder else numbered:
         try:

@@ -26,7 +26,7 @@ from astra_jax.training.diagnosis import find_operation, first_offender
 from astra_jax.training.engines import Engine, OneRun
 from astra_jax.training.members import Member
 from astra_jax.training.pace import Pace
-from astra_jax.training.progress import Progress, Snapshot
+from astra_jax.training.progress import Progress, Several, Snapshot
 from astra_jax.training.replicas import Replicas
 from astra_jax.training.saving import SavePolicy, Saver
 from astra_jax.training.stopping import StopRequest
@@ -130,7 +130,12 @@ class FitOptions:
         return Replicas(alone, place, splits, keys)
 
 
-def fit(run: Run, split: Split, progress: Progress, options: FitOptions | None = None) -> None:
+def fit(
+    run: Run,
+    split: Split,
+    progress: Progress | None = None,
+    options: FitOptions | None = None,
+) -> None:
     """Trains a run to the end of its last epoch, going on from its newest checkpoint if any.
 
     The run's finished model is in its newest checkpoint: `lifecycle.restore_model`.
@@ -138,6 +143,12 @@ def fit(run: Run, split: Split, progress: Progress, options: FitOptions | None =
     Everything random follows from the run's seed and the number of steps done, so a run that is
     interrupted at any moment and resumed computes, to the bit, what it would have computed
     otherwise.
+
+    Args:
+        run: see `lifecycle.begin` and `lifecycle.resume`.
+        split: of its corpus.
+        progress: who is told how it goes; `ConsoleProgress` shows it. None tells nobody.
+        options: what changes no result.
 
     Raises:
         DivergedError: a loss or a gradient is not finite; the last checkpoint is from before it.
@@ -147,7 +158,7 @@ def fit(run: Run, split: Split, progress: Progress, options: FitOptions | None =
         InputError: another process trains this run, its newest checkpoint is damaged or not of
             the run as it is now, or does not fit the epochs.
     """
-    fit_together([run], [split], progress, options)
+    fit_together([run], [split], Several(()) if progress is None else progress, options)
 
 
 def fit_together(

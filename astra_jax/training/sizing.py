@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+import jax
+
 from astra_jax.config import Preset
 from astra_jax.gru.inputs import is_small
 from astra_jax.machine import memory
@@ -62,6 +64,13 @@ class Memory:
         one_by_one = ("gradients", "activations")
         return Memory(**several | {name: at_once * getattr(self, name) for name in one_by_one})
 
+    def of_one_device(self, num_devices: int) -> "Memory":
+        """Returns what each device needs, of its own memory, if so many share the batches."""
+        shared = ("activations", "batches")
+        return Memory(
+            **vars(self) | {name: -(-getattr(self, name) // num_devices) for name in shared}
+        )
+
     @property
     def total(self) -> int:
         """All of them."""
@@ -95,18 +104,36 @@ def _masks(preset: Preset) -> int:
     return DROPOUT_BYTES_KEPT * elements if model.dropout else 0
 
 
-def require_memory(preset: Preset, *, remat: bool = False, num_runs: int = 1) -> None:
-    """Finds out, before anything is allocated, whether a training can fit; see `Memory.of`.
+def memory_needed(
+    preset: Preset, *, remat: bool = False, num_runs: int = 1, num_devices: int = 1
+) -> Memory:
+    """Estimates what a training needs of one memory: an accelerator's own, or a process's.
 
     Args:
         preset: the training.
-        remat: whether the backward pass computes states anew, a segment at a time.
+        remat: see `Memory.of`.
         num_runs: how many are trained together.
+        num_devices: how many share the batches, or several runs.
+    """
+    alone = Memory.of(preset, remat=remat)
+    if jax.default_backend() == "cpu":  # All cores of a process have the same memory.
+        together = alone.of_runs(num_runs, at_once(num_runs))
+        return together.of_one_device(jax.process_count())
+    if num_runs == 1:
+        return alone.of_one_device(num_devices)
+    most = -(-num_runs // num_devices)
+    return alone.of_runs(most, most)
+
+
+def require_memory(
+    preset: Preset, *, remat: bool = False, num_runs: int = 1, num_devices: int = 1
+) -> None:
+    """Finds out, before anything is allocated, whether a training can fit; see `memory_needed`.
 
     Raises:
         InputError: it needs more than the machine has.
     """
-    needed = Memory.of(preset, remat=remat).of_runs(num_runs, at_once(num_runs))
+    needed = memory_needed(preset, remat=remat, num_runs=num_runs, num_devices=num_devices)
     remedy = f"take {_remedy(needed, remat=remat)}"
     memory.require(needed.total, f"the training needs {needed.describe()}", remedy)
 
