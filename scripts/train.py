@@ -169,9 +169,8 @@ class Arguments:
         """Joins the other processes, where there are to be any."""
         given = (self.coordinator, self.num_processes, self.process_id)
         if None not in given:
-            minutes = f"{cluster.FINDING_SECONDS / 60:.0f} minutes at most"
-            cli.teller(self.quiet)(f"waiting for all {self.num_processes} processes, {minutes}")
-            cluster.connect(*given)  # pyright: ignore[reportArgumentType]
+            tell = cli.teller(self.quiet)
+            cluster.connect(*given, tell)  # pyright: ignore[reportArgumentType]
         elif set(given) != {None}:
             raise InputError("--coordinator, --num-processes and --process-id go together")
         else:

@@ -5,7 +5,7 @@ import hashlib
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -38,13 +38,19 @@ FINDING_SECONDS = 300.0
 Tree = TypeVar("Tree")
 
 
-def connect(coordinator: str, num_processes: int, process_id: int) -> None:
+def connect(
+    coordinator: str,
+    num_processes: int,
+    process_id: int,
+    tell: Callable[[str], object] = lambda _: None,
+) -> None:
     """Joins this process with others into one training; call before anything is computed.
 
     Args:
         coordinator: host and port of process 0, like `10.0.0.1:1234`.
         num_processes: how many there are.
         process_id: which of them this one is, counted from 0.
+        tell: is told that this process waits for the others.
 
     Raises:
         InputError: the numbers cannot be, or process 0 was not found. Where another does not
@@ -57,8 +63,13 @@ def connect(coordinator: str, num_processes: int, process_id: int) -> None:
             f"--process-id must be at least 0 and below --num-processes {num_processes}, "
             f"got {process_id}"
         )
+    host, _, port = coordinator.rpartition(":")
+    if not (host and port.isdecimal()):
+        raise InputError(f"--coordinator must be HOST:PORT of process 0, got {coordinator!r}")
+    minutes = f"{FINDING_SECONDS / 60:.0f} minutes at most"
+    tell(f"waiting for all {num_processes} processes at {coordinator}, {minutes}")
     if process_id > 0:
-        _find(coordinator)
+        _find(host.strip("[]"), int(port))
     # It would take SIGTERM for itself; `stopping` makes all processes stop at one step.
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -70,22 +81,19 @@ def connect(coordinator: str, num_processes: int, process_id: int) -> None:
         ) from error
 
 
-def _find(coordinator: str) -> None:
+def _find(host: str, port: int) -> None:
     """Waits until process 0 listens: to wait for it in vain ends in an abort of JAX's."""
-    host, _, port = coordinator.rpartition(":")
-    if not (host and port.isdecimal()):
-        raise InputError(f"--coordinator must be HOST:PORT of process 0, got {coordinator!r}")
     deadline = time.monotonic() + FINDING_SECONDS
     while True:
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+            socket.create_connection((host, port), timeout=10).close()
             return
         except (socket.gaierror, OverflowError) as error:
-            raise InputError(f"there is no --coordinator {coordinator}: {error}") from error
+            raise InputError(f"there is no --coordinator {host}:{port}: {error}") from error
         except OSError as error:
             if time.monotonic() > deadline:
                 raise InputError(
-                    f"process 0 does not answer at {coordinator}: {error}; start it, or correct "
+                    f"process 0 does not answer at {host}:{port}: {error}; start it, or correct "
                     "--coordinator"
                 ) from error
         time.sleep(0.1)
