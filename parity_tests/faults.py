@@ -18,6 +18,7 @@ from astra_jax import losses, model, optimizers
 from astra_jax.data import datasets
 from astra_jax.gru import fused, projection, step
 from astra_jax.gru.layerwise import layerwise
+from astra_jax.gru.loop import over_time_in_place
 from astra_jax.sampling import draws, sampler, strategies
 from astra_jax.training import trainer
 from astra_torch import onnx_models, weights
@@ -124,7 +125,7 @@ _NOT_BIASES = (
     "jax.tree_util.tree_map_with_path(lambda path, _: 'bias' not in str(path), params))"
 )
 _TENSOR_NORM = "max_norm / (jnp.sqrt(jnp.sum(g * g)) + TORCH_CLIP_EPSILON)"
-_biases, _forward_pass, _backward_pass = projection.summed_biases, fused._forward, fused._backward
+_biases, _step, _backward_pass = projection.summed_biases, fused._step, fused._backward
 _states, _logits = model.GRULanguageModel.hidden_states, model.GRULanguageModel.logits
 _SURVIVORS = "jnp.where(keep_t, h * (1 / (1 - dropout)), jnp.zeros_like(h))"
 
@@ -137,20 +138,16 @@ RECURRENCE = {
     "bias of the candidate dropped": change(
         _biases, "weights.bias_hh[1], bias_n", "weights.bias_hh[1], 0 * bias_n"
     ),
-    "dropout missing": change(_forward_pass, "if keep_t is not None", "if False"),
-    "dropout not scaled": change(_forward_pass, "h * (1 / (1 - dropout))", "h"),
-    "dropout scaled by its own rate": change(_forward_pass, "/ (1 - dropout)", "/ dropout"),
-    "dropout inverted": change(_forward_pass, "where(keep_t", "where(~keep_t"),
-    "dropout not carried": change(
-        _forward_pass, f"h = {_SURVIVORS}", f"return h, ({_SURVIVORS}, gates)"
-    ),
-    "time reversed": change(
-        _forward_pass, "(projected, keep))", "(projected, keep), reverse=True)"
-    ),
+    "dropout missing": change(_step, "if keep_t is not None", "if False"),
+    "dropout not scaled": change(_step, "h * (1 / (1 - dropout))", "h"),
+    "dropout scaled by its own rate": change(_step, "/ (1 - dropout)", "/ dropout"),
+    "dropout inverted": change(_step, "where(keep_t", "where(~keep_t"),
+    "dropout not carried": change(_step, f"h = {_SURVIVORS}", f"return h, gates, {_SURVIVORS}"),
+    "time reversed": change(fused._recur, "(projected, keep))", "(projected, keep), reverse=True)"),
     "states rounded to float32": change(
-        _forward_pass,
-        "return h, (h, gates",
-        "return (h := h.astype(jnp.float32).astype(h.dtype)), (h, gates",
+        _step,
+        "return h, gates, h",
+        "return (h := h.astype(jnp.float32).astype(h.dtype)), gates, h",
     ),
     "products of bfloat16": change(
         projection.dot, "values.astype(dtype)", "values.astype(jnp.bfloat16).astype(dtype)"
@@ -221,6 +218,13 @@ GRADIENTS = {
     "no gradient through time": change(_backward_pass, "return grad * (1 - z) + ", "return "),
     "no gradient through the candidate": change(_backward_pass, "+ grad_rh * r ", ""),
     "no gradient through r and z": change(_backward_pass, " + through, Gates", ", Gates"),
+    "time reversed in training": change(
+        fused._forward, "projected, keep)\n", "projected, keep, reverse=True)\n"
+    ),
+    "gates of the step before": change(over_time_in_place, "t + ahead", "t"),
+    "biases' gradients of the first step alone": change(
+        _backward_pass, "grad.sum((0, 1))", "grad[0].sum(0)"
+    ),
     "slope of the candidate missing": change(_backward_pass, "* (1 - n * n)", ""),
     "dropped states have gradients": change(_backward_pass, "if keep_t is not None", "if False"),
     "gradients of survivors not scaled": change(

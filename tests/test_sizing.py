@@ -30,10 +30,12 @@ ALPHA = PRESETS["shakespeare", "alpha"]
     ],
     ids=str,
 )
-@pytest.mark.parametrize("remat", [False, True], ids=["", "remat"])
-def test_memory_is_about_what_xla_reserves(fields: dict, remat: bool) -> None:
+@pytest.mark.parametrize(
+    ("backend", "remat"), [("fused", False), ("fused", True), ("wavefront", False)], ids=str
+)
+def test_memory_is_about_what_xla_reserves(fields: dict, backend: str, remat: bool) -> None:
     preset = override(ALPHA, **fields)
-    trainer = Trainer(preset, 200, remat=remat)
+    trainer = Trainer(preset, 200, backend=backend, remat=remat)
     with jax.enable_x64(preset.train.dtype == "float64"):
         split = split_corpus(builtin_corpus.play(), preset.data, Keys.from_seed(0).split)
         state = jax.eval_shape(trainer.init, jax.random.key(0))
@@ -46,7 +48,8 @@ def test_memory_is_about_what_xla_reserves(fields: dict, remat: bool) -> None:
         account = run.lower(state, rows, 1).compile().memory_analysis()
     assert account is not None
     reserved = account.temp_size_in_bytes + account.argument_size_in_bytes
-    assert Memory.of(preset, remat=remat).total == pytest.approx(reserved, rel=0.4)
+    needed = Memory.of(preset, remat=remat, backend=backend)
+    assert needed.total == pytest.approx(reserved, rel=0.3)
 
 
 def test_training_that_cannot_fit_is_refused_and_one_that_can_is_not(
@@ -70,9 +73,9 @@ def test_training_that_cannot_fit_is_refused_and_one_that_can_is_not(
 def test_each_accelerator_holds_its_share_and_cores_hold_all_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = Memory.of(ALPHA)
-    assert memory_needed(ALPHA, num_devices=4) == whole
+    assert memory_needed(ALPHA, num_devices=4) == Memory.of(ALPHA)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    whole = Memory.of(ALPHA)
     share = memory_needed(ALPHA, num_devices=4)
     assert 4 * share.activations == whole.activations
     assert 4 * share.batches == whole.batches

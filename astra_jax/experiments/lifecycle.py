@@ -146,6 +146,7 @@ def _prepare(
     require_memory_for = functools.partial(
         require_memory,
         remat=options.remat,
+        backend=options.backend,
         num_runs=len(presets),
         num_devices=options.placement(first, len(presets)).mesh.size,
     )

@@ -63,8 +63,13 @@ def rehearse(
     preset, split, num_runs = presets[0], splits[0], len(presets)
     steps = steps_in_epoch(preset, split.train)
     timing = time_steps(presets, splits, options)
-    num_devices = options.placement(preset, num_runs).mesh.size
-    needed = memory_needed(preset, remat=options.remat, num_runs=num_runs, num_devices=num_devices)
+    needed = memory_needed(
+        preset,
+        remat=options.remat,
+        backend=options.backend,
+        num_runs=num_runs,
+        num_devices=options.placement(preset, num_runs).mesh.size,
+    )
     sha256 = (corpus.sha256 or "")[:12]
     lines = {
         "model": f"{preset.model.num_parameters:,} parameters: {_fields(preset.model)}",

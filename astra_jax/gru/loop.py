@@ -1,9 +1,10 @@
-"""The loop over time of the backends that are loops: how many steps a turn of it has."""
+"""The loops over time of the backends that are loops."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 UNROLL: dict[str, int] = {
@@ -30,3 +31,50 @@ def over_time(
     """
     unroll = UNROLL[jax.default_backend()]
     return lax.scan(step, start, streams, reverse=reverse, unroll=unroll)
+
+
+def over_time_in_place(
+    step: Callable[[Any, Any, Any], tuple[Any, Any, Any]],
+    start: Any,
+    places: Any,
+    streams: Any,
+    *,
+    reverse: bool = False,
+) -> tuple[Any, Any, Any]:
+    """Runs a step over time, some of whose results take the places of what it read.
+
+    These need no memory of their own, which `lax.scan` would fill with zeros first.
+
+    Args:
+        step: from what is carried, and places and streams at one time, to what is carried on,
+            what is left in the places, and outputs.
+        start: what is carried into the first step.
+        places: arrays with time first.
+        streams: further ones, which stay as they are.
+        reverse: whether time runs backwards.
+
+    Returns:
+        What the last step hands on, what is left in the places, and the outputs of all.
+    """
+    ahead = -1 if reverse else 1
+
+    def turn(carried, at_t):
+        handed, read, places = carried
+        t, streams_t = at_t
+        handed, left, outputs = step(handed, read, streams_t)
+        places = jax.tree.map(
+            lambda place, value: lax.dynamic_update_index_in_dim(place, value, t, 0), places, left
+        )
+        # Read from the places that have been written to. To read first and write then, the
+        # compiler copies all of them at every step, as it does not see that the two never meet.
+        return (handed, _at(places, t + ahead), places), outputs
+
+    times = jnp.arange(len(jax.tree.leaves(places)[0]))
+    carried = start, _at(places, times[-1 if reverse else 0]), places
+    (last, _, left), outputs = over_time(turn, carried, (times, streams), reverse=reverse)
+    return last, left, outputs
+
+
+def _at(places: Any, t: Any) -> Any:
+    """Returns what is there at a time. Beyond the ends it is of no matter what."""
+    return jax.tree.map(lambda place: lax.dynamic_index_in_dim(place, t, 0, False), places)

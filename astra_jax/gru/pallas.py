@@ -28,7 +28,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float
 
 from astra_jax.errors import InputError
 from astra_jax.gru.inputs import Inputs
-from astra_jax.gru.projection import Gates, dot, outer, project, turn
+from astra_jax.gru.projection import Gates, dot, outer, project, summed_biases, turn
 from astra_jax.gru.weights import GRUWeights
 
 
@@ -76,7 +76,9 @@ def pallas_gru(
     batch, hidden = h_0.shape
     plan = _plan(jax.default_backend(), hidden, h_0.dtype, jnp.dtype(dtype).itemsize)
     rows, lanes = -batch % _rows(plan, batch), -hidden % plan.lane_tile
-    projected = jax.tree.map(lambda a: _pad(a, rows, lanes), project(weights, inputs, dtype))
+    biases = Gates(*summed_biases(weights)[:, None, None])
+    projected = jax.tree.map(jnp.add, project(weights, inputs, dtype), biases)
+    projected = jax.tree.map(lambda a: _pad(a, rows, lanes), projected)
     kernel_hh = _pad(weights.kernel_hh, lanes, lanes)
     scale = None
     if keep is not None:  # As factors, since chips have no arrays of bits.

@@ -1,4 +1,7 @@
-"""The part of a layer that has no recurrence in it: what its inputs contribute to the gates."""
+"""The part of a layer that has no recurrence in it: what its inputs contribute to the gates.
+
+Biases are not part of it: a step adds them in passing, here it would take a pass over all of time.
+"""
 
 import functools
 from typing import NamedTuple
@@ -21,13 +24,12 @@ class Gates(NamedTuple):
 
 
 def project(weights: GRUWeights, inputs: Inputs, dtype: DTypeLike) -> Gates:
-    """Returns what the inputs and all biases contribute to the gates, at every step."""
-    rows = list(zip(weights.kernel_ih, summed_biases(weights), strict=True))
+    """Returns what the inputs contribute to the gates, at every step."""
     if isinstance(inputs, Embedded) and inputs.is_small:
-        tables = [dot(inputs.table, kernel, dtype) + bias[None] for kernel, bias in rows]
+        tables = (dot(inputs.table, kernel, dtype) for kernel in weights.kernel_ih)
         return Gates(*(_look_up(table, inputs.ids) for table in tables))
     products: Gates = _products(dense(inputs), weights.kernel_ih, dtype)
-    return Gates(*(p + bias[None, None] for p, (_, bias) in zip(products, rows, strict=True)))
+    return products
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -79,10 +81,10 @@ def _look_up_backward(saved, grad):
 _look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
-def summed_biases(weights: GRUWeights) -> tuple[Float[Array, " H"], ...]:
+def summed_biases(weights: GRUWeights) -> Float[Array, "3 H"]:
     """Returns the sum of each gate's biases, in the order r, z, n."""
     bias_r, bias_z, bias_n = weights.bias_ih
-    return bias_r + weights.bias_hh[0], bias_z + weights.bias_hh[1], bias_n
+    return jnp.stack([bias_r + weights.bias_hh[0], bias_z + weights.bias_hh[1], bias_n])
 
 
 def dot(

@@ -169,7 +169,7 @@ def _side_by_side(weights: GRUWeights, dtype: DTypeLike, num: int) -> _Cell:
     rz = jnp.concatenate([kernel_r, kernel_z], axis=-1)
     recurrence = _Recurrence(_lay_out(rz, num), _lay_out(kernel_n, num))
     kernel_ih = jnp.concatenate(weights.kernel_ih.astype(dtype), axis=-1)
-    bias = jnp.concatenate(summed_biases(weights))[None]
+    bias = summed_biases(weights).reshape(1, -1)
     return _Cell(_lay_out(kernel_ih, num), bias, recurrence)
 
 

@@ -38,19 +38,18 @@ def wavefront_gru(
     above, hidden = layers[1:], h_0.shape[-1]
     # The empty arrays in front give a stack of one layer, which has none above it, its shapes.
     kernels = [jnp.zeros((0, 3, hidden, hidden), h_0.dtype), *(w.kernel_ih[None] for w in above)]
-    biases = [jnp.zeros((0, 3, hidden), h_0.dtype)]
-    biases += [jnp.stack(summed_biases(weights))[None] for weights in above]
-    kernel_ih, bias = jnp.concatenate(kernels), jnp.concatenate(biases)
+    kernel_ih = jnp.concatenate(kernels)
+    biases = jnp.stack([summed_biases(weights) for weights in layers])
     kernel_hh = jnp.stack([weights.kernel_hh for weights in layers])
-    states: Array = _recur(first, kernel_ih, bias, kernel_hh, h_0, keep, dropout, dtype)
+    states: Array = _recur(first, biases, kernel_ih, kernel_hh, h_0, keep, dropout, dtype)
     return list(states), states[:, -1]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7))
 def _recur(
     first: Float[Array, "T B 3 H"],
+    biases: Float[Array, "L 3 H"],
     kernel_ih: Float[Array, "U 3 H H"],
-    bias: Float[Array, "U 3 H"],
     kernel_hh: Float[Array, "L 3 H H"],
     h_0: Float[Array, "L B H"],
     keep: Bool[Array, "L T B H"] | None,
@@ -60,19 +59,19 @@ def _recur(
     """Returns the states of all layers after every step.
 
     Args:
-        first: what the inputs and the biases contribute to the first layer's gates.
-        kernel_ih: input projections of the U = L - 1 layers above it.
-        bias: the sums of their biases.
+        first: what the inputs contribute to the first layer's gates.
+        biases: the sums of each gate's biases, of all layers.
+        kernel_ih: input projections of the U = L - 1 layers above the first.
         kernel_hh: recurrent projections of all layers.
         h_0: as of `wavefront_gru`, like all that follows.
         keep: see there.
         dropout: see there.
         dtype: see there.
     """
-    return _forward(first, kernel_ih, bias, kernel_hh, h_0, keep, dropout, dtype)[0]
+    return _forward(first, biases, kernel_ih, kernel_hh, h_0, keep, dropout, dtype)[0]
 
 
-def _forward(first, kernel_ih, bias, kernel_hh, h_0, keep, dropout, dtype):
+def _forward(first, biases, kernel_ih, kernel_hh, h_0, keep, dropout, dtype):
     """Returns the states, and what the backward pass needs."""
     num_layers, time = len(h_0), len(first)
     # Input dimension first, so that the gates of a layer come out of one product.
@@ -81,8 +80,8 @@ def _forward(first, kernel_ih, bias, kernel_hh, h_0, keep, dropout, dtype):
 
     def wave(h, at_s):
         x_first, active, keep_s = at_s
-        x_above = _product("lbh,lhgk->lbgk", h[:-1], from_below, dtype) + bias[:, None]
-        x = jnp.concatenate([x_first[None], x_above])
+        x_above = _product("lbh,lhgk->lbgk", h[:-1], from_below, dtype)
+        x = jnp.concatenate([x_first[None], x_above]) + biases[:, None]
         rz = jax.nn.sigmoid(x[:, :, :2] + _product("lbh,lhgk->lbgk", h, kernel_rz, dtype))
         r, z = rz[:, :, 0], rz[:, :, 1]
         n = jnp.tanh(x[:, :, 2] + _product("lbh,lhk->lbk", r * h, kernel_n, dtype))
@@ -129,7 +128,7 @@ def _backward(dropout, dtype, saved, grad_states):
     grad_n = _product("slbh,slbk->lhk", gates[0] * before, grads[:, :, :, 2], dtype)
     grad_hh = jnp.concatenate([grad_rz, grad_n[:, None]], axis=1)
     grad_ih = _product("slbh,slbgk->lghk", before[:, :-1], grads[:, 1:], dtype)
-    return grads[:time, 0], grad_ih, grads[:, 1:].sum((0, 2)), grad_hh, grad_h_0, None
+    return grads[:time, 0], grads.sum((0, 2)), grad_ih, grad_hh, grad_h_0, None
 
 
 _recur.defvjp(_forward, _backward)

@@ -2,26 +2,31 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 
 from astra_jax.config import Preset
+from astra_jax.gru import CHOICES
 from astra_jax.gru.inputs import is_small
 from astra_jax.machine import memory
 from astra_jax.training.replicas import at_once
 from astra_jax.units import readable
 
-STATES_KEPT, DROPOUT_BYTES_KEPT = 10, 2
-"""Arrays [T, B, H] that a layer's backward pass needs of the forward one, or makes: gates, states,
-what they came from and their gradients; and bytes a state element of dropout's words and masks.
+STATES_KEPT: dict[str, int] = {"scan": 11, "fused": 7, "wavefront": 11, "pallas": 11}
+"""Arrays [T, B, H] that a layer's backward pass needs of the forward one, or makes, by backend:
+gates, states, what they came from, their gradients, and some of them turned.
 
 Read off what XLA reserves on a CPU; `test_sizing.py` holds the estimate against it.
 """
 
-OUTPUTS_KEPT, EMBEDDINGS_KEPT, LOGITS_KEPT = 2, 2, 4
-"""Arrays [T, B, H] that remain of the last layer where states are computed anew: outputs and their
-gradient; [T, B, E], where the vocabulary is too large to be projected: embeddings and their
-gradient; [T, B, V]: logits, probabilities, and the gradients of both."""
+DROPOUT_BYTES_KEPT = 2
+"""Bytes a state element of dropout's words and masks."""
+
+OUTPUTS_KEPT, EMBEDDINGS_KEPT, LOGITS_KEPT = 1, 2, 3
+"""Arrays [T, B, H] that remain of the last layer where states are computed anew: outputs, and in
+their place their gradient; [T, B, E], where the vocabulary is too large to be projected:
+embeddings and their gradient; [T, B, V]: logits, probabilities and the logits' gradient."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +44,15 @@ class Memory:
     batches: int
 
     @classmethod
-    def of(cls, preset: Preset, *, remat: bool = False) -> "Memory":
+    def of(cls, preset: Preset, *, remat: bool = False, backend: str | None = None) -> "Memory":
         """Estimates what a training needs, from shapes alone.
 
         Args:
             preset: the training.
             remat: whether the backward pass computes states anew, a segment at a time.
+            backend: of the recurrence, one of `gru.BACKENDS`; None is what the platform takes.
         """
+        kept = STATES_KEPT[backend or CHOICES[jax.default_backend()]]
         model, data, train = preset.model, preset.data, preset.train
         size = 8 if train.dtype == "float64" else 4
         parameters = size * model.num_parameters
@@ -54,7 +61,7 @@ class Memory:
             moments=2 * parameters,
             last_state=3 * parameters,
             gradients=parameters,
-            activations=size * _activations(preset, remat=remat) + _masks(preset),
+            activations=size * _activations(preset, kept, remat=remat) + _masks(preset),
             batches=4 * data.batch_size * (train.steps_per_epoch or 0),
         )
 
@@ -84,8 +91,14 @@ class Memory:
         return f"about {readable(self.total)} ({parts})"
 
 
-def _activations(preset: Preset, *, remat: bool) -> int:
-    """Returns how many numbers a step keeps for its backward pass, or makes in it."""
+def _activations(preset: Preset, kept: int, *, remat: bool) -> int:
+    """Returns how many numbers a step keeps for its backward pass, or makes in it.
+
+    Args:
+        preset: the training.
+        kept: of `STATES_KEPT`.
+        remat: see `Memory.of`.
+    """
     model, data = preset.model, preset.data
     places, segment = data.batch_size * data.seq_len, data.batch_size * math.isqrt(data.seq_len)
     states = model.num_layers * model.hidden_dim
@@ -93,8 +106,8 @@ def _activations(preset: Preset, *, remat: bool) -> int:
     if not is_small(model.vocab_size, model.embedding_dim):
         ends += EMBEDDINGS_KEPT * model.embedding_dim
     if not remat:
-        return places * (STATES_KEPT * states + ends)
-    return places * (OUTPUTS_KEPT * model.hidden_dim + ends) + segment * STATES_KEPT * states
+        return places * (kept * states + ends)
+    return places * (OUTPUTS_KEPT * model.hidden_dim + ends) + segment * kept * states
 
 
 def _masks(preset: Preset) -> int:
@@ -105,17 +118,23 @@ def _masks(preset: Preset) -> int:
 
 
 def memory_needed(
-    preset: Preset, *, remat: bool = False, num_runs: int = 1, num_devices: int = 1
+    preset: Preset,
+    *,
+    remat: bool = False,
+    backend: str | None = None,
+    num_runs: int = 1,
+    num_devices: int = 1,
 ) -> Memory:
     """Estimates what a training needs of one memory: an accelerator's own, or a process's.
 
     Args:
         preset: the training.
         remat: see `Memory.of`.
+        backend: see there.
         num_runs: how many are trained together.
         num_devices: how many share the batches, or several runs.
     """
-    alone = Memory.of(preset, remat=remat)
+    alone = Memory.of(preset, remat=remat, backend=backend)
     if jax.default_backend() == "cpu":  # All cores of a process have the same memory.
         together = alone.of_runs(num_runs, at_once(num_runs))
         return together.of_one_device(jax.process_count())
@@ -125,15 +144,18 @@ def memory_needed(
     return alone.of_runs(most, most)
 
 
-def require_memory(
-    preset: Preset, *, remat: bool = False, num_runs: int = 1, num_devices: int = 1
-) -> None:
-    """Finds out, before anything is allocated, whether a training can fit; see `memory_needed`.
+def require_memory(preset: Preset, *, remat: bool = False, **how: Any) -> None:
+    """Finds out, before anything is allocated, whether a training can fit.
+
+    Args:
+        preset: the training.
+        remat: see `Memory.of`.
+        how: what else `memory_needed` takes.
 
     Raises:
         InputError: it needs more than the machine has.
     """
-    needed = memory_needed(preset, remat=remat, num_runs=num_runs, num_devices=num_devices)
+    needed = memory_needed(preset, remat=remat, **how)
     remedy = f"take {_remedy(needed, remat=remat)}"
     memory.require(needed.total, f"the training needs {needed.describe()}", remedy)
 
