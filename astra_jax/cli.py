@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from types import TracebackType
@@ -21,7 +22,7 @@ from astra_jax.presets import describe_defaults
 EXIT_INPUT, EXIT_DIVERGED, EXIT_SIGNAL = 2, 3, 128
 EXIT_INTERRUPTED = EXIT_SIGNAL + signal.SIGINT
 
-AGAIN_SECONDS = 0.01
+AGAIN_SECONDS = 0.1
 """After which a Ctrl-C that was swallowed comes again."""
 
 Arguments = TypeVar("Arguments")
@@ -41,8 +42,9 @@ def _watch_interrupts() -> None:
 
     def interrupt_again(swallowed: Any) -> None:
         if issubclass(swallowed.exc_type, KeyboardInterrupt):
-            main = threading.main_thread().ident
-            threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (main, signal.SIGINT)).start()
+            handled = threading.Event()
+            threading.Thread(target=_interrupt_after, args=(handled,), daemon=True).start()
+            handled.set()
         else:
             swallow(swallowed)
 
@@ -50,6 +52,15 @@ def _watch_interrupts() -> None:
     sys.excepthook = tell_in_a_line
     # In a callback, as JAX has one at every collection of garbage: Python swallows it there.
     sys.unraisablehook = interrupt_again
+
+
+def _interrupt_after(handled: threading.Event) -> None:
+    """Sends the main thread a Ctrl-C once it has left a handler, which would swallow it too."""
+    handled.wait()
+    time.sleep(AGAIN_SECONDS)
+    main = threading.main_thread().ident
+    if main is not None:
+        signal.pthread_kill(main, signal.SIGINT)
 
 
 _watch_interrupts()

@@ -724,7 +724,7 @@ REFUSALS: list[tuple[str, str, str]] = [
     (
         "train.py",
         "--hidden-dim 65536 --num-layers 256",
-        r"needs about 190\.1 TB \(.*\), this machine has .*: take a smaller --hidden-dim, ",
+        r"needs about 188\.5 TB \(.*\), this machine has .*: take a smaller --hidden-dim, ",
     ),
     (
         "train.py",
