@@ -221,7 +221,7 @@ GRADIENTS = {
     "time reversed in training": change(
         fused._forward, "projected, keep)\n", "projected, keep, reverse=True)\n"
     ),
-    "gates of the step before": change(over_time_in_place, "t + ahead", "t"),
+    "a step reads what the one before left": change(over_time_in_place, "t + ahead", "t"),
     "biases' gradients of the first step alone": change(
         _backward_pass, "grad.sum((0, 1))", "grad[0].sum(0)"
     ),

@@ -7,8 +7,8 @@ three gates, from which the weights' gradients are one product a gate, after it.
 transpose of `scan_gru` adds a small product to them at every step. The idea of hoisting what has
 no recurrence in it is in Appleyard, Kočiský and Blunsom 2016 (arXiv:1604.01946).
 
-The gates are laid down where their projections were, and their gradients where the gates were: a
-step's memory is touched often, and less of it stays in the caches.
+The gates are laid down where their projections were, and their gradients where the gates were: so
+there is less memory to go through, and more of it stays in the caches.
 
 The gates stay separate arrays throughout: the arithmetic on slices of one wide array is what the
 CPU compiler does not turn into vector instructions.
