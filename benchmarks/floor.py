@@ -32,8 +32,8 @@ class MatmulFloor:
     """Takes the products that a pass needs at least, and nothing else.
 
     Each shape is taken by JAX, by JAX on all of its devices and by PyTorch, on as many threads as
-    the contenders have; in each turn the fastest counts. Nobody who takes these products can be
-    faster, and who comes near has nothing left to save but products.
+    the contenders have; in each turn the fastest counts. Who comes near has nothing left to save
+    but products. Who is faster takes them better inside a program than anybody does alone.
     """
 
     def __init__(self, counts: Counter[Matmul], setting: Setting, name: str = MATMULS):

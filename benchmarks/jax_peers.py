@@ -178,12 +178,15 @@ class FlaxPeer(JaxPeer):
 
     @functools.cached_property
     def _loss(self) -> Any:
-        return jax.jit(
-            lambda params, rows: self.trainer.loss(params, self.setting.data.batch(rows))
-        )
+        return jax.jit(lambda params, data, rows: self.trainer.loss(params, data.batch(rows)))
+
+    @functools.cached_property
+    def _batches(self) -> list[jax.Array]:
+        """The rows of each batch, shared among the devices as ours are."""
+        return [self._rows[index] for index in range(NUM_BATCHES)]
 
     def evaluate(self, num_batches: int) -> np.ndarray:
         """Returns the mean loss of each batch, a call a batch: `nnx.RNN` runs in no outer loop."""
         order = np.arange(num_batches) % NUM_BATCHES
-        losses = [self._loss(self.params, self.setting.rows[index]) for index in order]
+        losses = [self._loss(self.params, self.data, self._batches[index]) for index in order]
         return np.array(jax.device_get(losses))

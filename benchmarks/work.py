@@ -96,17 +96,25 @@ class Work:
 def bytes_read_per_character(model: ModelConfig, bytes_a_weight: int = 4) -> int:
     """Returns the bytes of weights that one more character of one text needs.
 
-    All of them, but of the embeddings one row.
+    What each character contributes to the first layer's gates is known beforehand, and of it a
+    row is read, as long as that layer's three biases. Of the five biases of a layer, two were
+    added to others.
     """
-    others = model.num_parameters - (model.vocab_size - 1) * model.embedding_dim
-    return bytes_a_weight * others
+    width, hidden = model.embedding_dim, model.hidden_dim
+    embedded = model.vocab_size * width + 3 * width * hidden
+    summed = 2 * hidden * model.num_layers
+    return bytes_a_weight * (model.num_parameters - embedded - summed)
 
 
 def products_of_a_character(model: ModelConfig, num_texts: int) -> Counter[Matmul]:
     """Returns the fewest products that one more character of so many texts needs.
 
-    What characters contribute to the first layer is looked up.
+    What characters contribute to the first layer is looked up. What reads the same numbers is one
+    product: of two gates in the recurrence, of three in what comes from the layer below.
     """
-    work = Work(model=model, batch_size=num_texts, seq_len=1, training=False)
-    looked_up = Matmul(num_texts, model.embedding_dim, model.hidden_dim)
-    return work.equations() - Counter({looked_up: 3})
+    hidden, layers = model.hidden_dim, model.num_layers
+    times = [(2 * hidden, layers), (hidden, layers), (3 * hidden, layers - 1)]
+    products = Counter({Matmul(num_texts, hidden, model.vocab_size): 1})
+    for columns, count in times:
+        products += Counter({Matmul(num_texts, hidden, columns): count})
+    return products

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("optimized")  # As the processes compile th
 
 
 def assert_near(lines: list[EpochMetrics], others: list[EpochMetrics]) -> None:
-    """Holds metrics to float64's rounding, and sees that it did round differently somewhere."""
+    """Holds metrics to float64's rounding."""
     values, expected = (
         np.array([list(line.to_dict().values()) for line in without_times(each)])
         for each in (lines, others)
@@ -78,6 +78,7 @@ def test_a_run_goes_on_on_another_number_of_devices(begin: Begin, train: Train):
         fitting.fit(run, split, stop, FitOptions(devices="all"))
     fitting.fit(*lifecycle.resume(run.folder), Silent(), FitOptions(devices=1))
     assert_near(run.metrics(), one.metrics())
+    assert without_times(run.metrics()) != without_times(one.metrics())  # Two added up apart.
 
 
 def test_impossible_numbers_of_devices_are_refused():
@@ -109,6 +110,7 @@ def test_eight_devices_train_as_one_does(train: Train, tmp_path: Path):
     eight = Run.open(tmp_path / "eight")
     assert eight.preset == one.preset
     assert_near(eight.metrics(), one.metrics())
+    assert without_times(eight.metrics()) != without_times(one.metrics())  # Eight added up apart.
 
 
 def two_processes(run: Run, out: Path, *flags_of_second: str) -> list[subprocess.Popen[str]]:

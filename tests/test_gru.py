@@ -278,6 +278,11 @@ def test_gru_refuses_what_does_not_fit():
         unchecked(layers, inputs, h_0, jnp.asarray(keep[:, :, :1]))
     with pytest.raises(InputError, match="h_0 has shape"):
         unchecked(layers, inputs, h_0[:1])
+    half = inputs.dense().astype(jnp.bfloat16)
+    with pytest.raises(InputError, match="type of inputs is bfloat16, expected that of h_0, float32"):
+        unchecked(layers, half, h_0)
+    with pytest.raises(InputError, match="kernel_ih of layer 0 is float32, expected that of .* bf"):
+        unchecked(layers, half, h_0.astype(jnp.bfloat16))
     with pytest.raises(InputError, match="unknown dropout_on 'x': choose one of states, outputs"):
         unchecked(layers, inputs, h_0, dropout_on=cast(Any, "x"))
     with pytest.raises(InputError, match="dropout must be at least 0 and below 1, got 1"):
@@ -306,4 +311,5 @@ def test_the_kernel_runs_or_says_why_not(
     arguments = random_inputs(2, 2, 3, hidden, num_layers=1)
     with jax.enable_x64(True), pytest.raises(InputError, match=why):
         layers, ids, table, h_0, _ = jax.device_put(arguments)
-        gru(layers, Embedded(table, ids), h_0.astype(state), backend="pallas")
+        layers, table, h_0 = jax.tree.map(lambda a: a.astype(state), (layers, table, h_0))
+        gru(layers, Embedded(table, ids), h_0, backend="pallas")

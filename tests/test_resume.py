@@ -292,9 +292,10 @@ def test_a_training_that_diverges_stops_before_the_step_and_names_the_tensor(
         assert all(np.isfinite(leaf).all() for leaf in final_params(run))
 
 
-def test_debug_nans_finds_the_operation(begin: Begin):
+@pytest.mark.parametrize("devices", [1, 2])
+def test_debug_nans_finds_the_operation(begin: Begin, devices: int):
     run, split = begin(override(TEXT, learning_rate=1e38, clip=None, schedule="constant"))
-    options = FitOptions(debug_nans=True)
+    options = FitOptions(debug_nans=True, devices=devices)
     with pytest.raises(DivergedError, match=r"invalid value .* at projection\.py:\d+ `"):
         fitting.fit(run, split, Silent(), options)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import get_args
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float
 
 from astra_jax.config import DropoutPlace
@@ -68,7 +69,7 @@ def gru(
     Args:
         layers: the parameters of each layer.
         inputs: of the first layer, time first.
-        h_0: states before the first step; their type is the type of all states.
+        h_0: states before the first step; their type is that of all states, inputs and parameters.
         keep: which elements of each new state survive dropout; None drops nothing.
         dropout: the probability that `keep` was drawn with: survivors are divided by
             `1 - dropout`.
@@ -83,11 +84,12 @@ def gru(
         What each layer hands up after every step, and the last states.
 
     Raises:
-        InputError: there is no such backend or place of dropout, the shapes do not fit together,
-            or there is nothing to run: no layer, no step, or no batch.
+        InputError: there is no such backend or place of dropout, shapes or types do not fit
+            together, or there is nothing to run: no layer, no step, or no batch.
     """
     _check_choices(backend, dropout_on, dropout)
     _check_shapes(layers, inputs, h_0, keep)
+    _check_types(layers, inputs, h_0)
     run = BACKENDS[backend or CHOICES[jax.default_backend()]]
     if remat:
         run = functools.partial(segmented, run)
@@ -133,3 +135,17 @@ def _check_shapes(
     for name, (given, wanted) in expected.items():
         if given != wanted:
             raise InputError(f"{name} has shape {given}, expected {wanted}")
+
+
+def _check_types(layers: Sequence[GRUWeights], inputs: Inputs, h_0: Array) -> None:
+    """Refuses what some backends would promote, each in its own way, and others fail on."""
+    wanted = jnp.result_type(h_0)
+    given = {"inputs": inputs.dtype}
+    for index, weights in enumerate(layers):
+        given |= {f"{name} of layer {index}": a.dtype for name, a in weights._asdict().items()}
+    for name, dtype in given.items():
+        if jnp.result_type(dtype) != wanted:
+            raise InputError(
+                f"the type of {name} is {dtype}, expected that of h_0, {wanted}: "
+                "the type of the products' operands alone is `dtype`"
+            )

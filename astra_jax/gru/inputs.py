@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 
@@ -23,6 +24,11 @@ class Embedded(NamedTuple):
     def shape(self) -> tuple[int, ...]:
         """The shape that the inputs have as one array, [T, B, E]."""
         return (*self.ids.shape, self.table.shape[1])
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """The type that the inputs have as one array."""
+        return self.table.dtype
 
     @property
     def is_small(self) -> bool:

@@ -338,7 +338,8 @@ class _Loop:
 
     def _diverged(self, call: "_Call", place: int, index: int, state: TrainState) -> DivergedError:
         """Looks into the step that was not done, from the state before it, which is kept."""
-        member, trainer = self.members[place], self.engine.trainer
+        # On one device, whatever trained: there everything is at hand, one operation at a time.
+        member, trainer = self.members[place], replace(self.engine.trainer, mesh=None)
         step = int(call.begin[place]) + index
         before = jax.tree.map(jnp.asarray, cluster.local(self.engine.parts(state)[place]))
         batch, keep = trainer.step_inputs(
