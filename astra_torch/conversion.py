@@ -46,14 +46,15 @@ def read(
 
     Args:
         source: a run folder, or a file named .pth or .safetensors.
-        corpus: the text whose characters are the model's, where the file holds no vocabulary;
-            None takes those of the study that the model is of.
+        corpus: the text whose characters are the model's; None takes the file's, or where it
+            holds no vocabulary those of the study that the model is of.
         trust_shapes: go by the arrays' shapes where a label of the file contradicts them.
         weights_only: leave the optimizer's state alone, whatever it is.
         best: take a run's checkpoint of the lowest validation loss, not the newest.
 
     Raises:
-        InputError: the source cannot be read, is damaged, or its labels contradict its arrays.
+        InputError: the source cannot be read, is damaged, has other characters than the corpus, or
+            its labels contradict its arrays.
     """
     if source.is_dir():
         if corpus is not None:
@@ -214,22 +215,7 @@ def _from_file(
     weights: WeightFile, layout: Layout, model: ModelConfig, source: Path, corpus: str | None
 ) -> TrainedModel:
     preset, assumed = _preset_of(weights, layout, model, source)
-    if corpus is not None:
-        content = load_corpus(preset.data.dataset, corpus, preset.data.level).content
-        vocabulary = corpus_vocabulary(content, preset.data.dataset)
-    elif "vocabulary" in weights.metadata:
-        vocabulary = Vocabulary.from_dict(weights.metadata["vocabulary"])
-    else:
-        vocabulary = published_vocabulary(preset.data.dataset)
-        if vocabulary.end_id is None and model.vocab_size == len(BYTES):
-            # Of running text, the one other vocabulary that is known without the text.
-            vocabulary, preset = Vocabulary.of_bytes(), override(preset, level="byte")
-    if len(vocabulary) != model.vocab_size:
-        raise InputError(
-            f"{source} has {model.vocab_size} classes, the vocabulary of "
-            f"{corpus or 'its study'} has {len(vocabulary)}: pass --corpus FILE with the text "
-            "that it was trained on"
-        )
+    vocabulary, preset = _vocabulary_of(weights, preset, model, source, corpus)
     record = CorpusRecord.unknown(source.name)
     if "corpus" in weights.metadata:
         record = CorpusRecord.from_dict(weights.metadata["corpus"])
@@ -238,6 +224,36 @@ def _from_file(
     return TrainedModel(
         arrays=arrays, preset=preset, vocabulary=vocabulary, corpus=record, assumed=assumed
     )
+
+
+def _vocabulary_of(
+    weights: WeightFile, preset: Preset, model: ModelConfig, source: Path, corpus: str | None
+) -> tuple[Vocabulary, Preset]:
+    """Returns the vocabulary of the corpus, the file or the study, and the preset of its level."""
+    said = weights.metadata.get("vocabulary")
+    own = None if said is None else Vocabulary.from_dict(said)
+    if corpus is not None:
+        content = load_corpus(preset.data.dataset, corpus, preset.data.level).content
+        vocabulary = corpus_vocabulary(content, preset.data.dataset)
+    elif own is not None:
+        vocabulary = own
+    else:
+        vocabulary = published_vocabulary(preset.data.dataset)
+        if vocabulary.end_id is None and model.vocab_size == len(BYTES):
+            # Of running text, the one other vocabulary that is known without the text.
+            vocabulary, preset = Vocabulary.of_bytes(), override(preset, level="byte")
+    if own not in (None, vocabulary):
+        raise InputError(
+            f"{source} has other characters than {corpus}, {own.describe()} rather than "
+            f"{vocabulary.describe()}: leave out --corpus, or give the text that it was trained on"
+        )
+    if len(vocabulary) != model.vocab_size:
+        raise InputError(
+            f"{source} has {model.vocab_size} classes, the vocabulary of "
+            f"{corpus or 'its study'} has {len(vocabulary)}: pass --corpus FILE with the text "
+            "that it was trained on"
+        )
+    return vocabulary, preset
 
 
 def _preset_of(

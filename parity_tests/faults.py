@@ -353,7 +353,7 @@ ONNX = {
         onnx_models._layer_nodes, "linear_before_reset=0", "linear_before_reset=1"
     ),
     "ONNX: second biases dropped": change(_constants, 'gates("bias_{}")', '0 * gates("bias_{}")'),
-    "ONNX: epsilon of LayerNorm": change_constant(onnx_models, "LAYER_NORM_EPSILON", 1e-3),
+    "ONNX: epsilon of LayerNorm": change_constant(onnx_models, "LAYER_NORM_EPSILON", 1e-6),
 }
 
 

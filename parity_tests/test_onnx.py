@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ from astra_jax.data.corpus import CorpusRecord
 from astra_jax.data.vocabulary import Vocabulary, published_vocabulary
 from astra_jax.errors import InputError
 from astra_jax.presets import PRESETS, override
-from astra_torch import conversion, onnx_models, sampling
+from astra_torch import conversion, sampling
 from astra_torch.models import GRULanguageModel, build_model
 from astra_torch.onnx_models import to_onnx
 from astra_torch.onnx_runtime import OnnxModel, continue_greedily
@@ -30,6 +29,7 @@ from astra_torch.parity import random_case
 from astra_torch.tolerances import FLOAT32_EPSILON, FLOAT32_FACTOR, FLOAT64
 from astra_torch.trained_model import TrainedModel
 from astra_torch.weights import Arrays, find_layout
+from parity_tests.faults import ONNX, Inject
 
 SMALL = dict(embedding_dim=6, hidden_dim=10)
 all_presets = pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda p: p.base_name)
@@ -194,51 +194,8 @@ def test_greedy_text_is_the_same(preset: Preset, stateful: bool):
     assert len(np.unique(ours)) > 8
 
 
-def _z_not_complemented(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(onnx_models, "_GATES", (("z", 1), ("r", 1), ("", 1)))
-
-
-def _z_and_r_swapped(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(onnx_models, "_GATES", (("r", 1), ("z", -1), ("", 1)))
-
-
-def _reset_after_the_product(patch: pytest.MonkeyPatch) -> None:
-    right = onnx_models._layer_nodes
-
-    def faulty(*arguments: Any) -> list[Any]:
-        nodes = right(*arguments)
-        (attribute,) = (a for a in nodes[0].attribute if a.name == "linear_before_reset")
-        attribute.i = 1
-        return nodes
-
-    patch.setattr(onnx_models, "_layer_nodes", faulty)
-
-
-def _second_biases_lost(patch: pytest.MonkeyPatch) -> None:
-    right = onnx_models._cell_constants
-
-    def faulty(arrays: Arrays, cell: str) -> Arrays:
-        zeros = np.zeros_like(arrays[f"{cell}.bias_r"])
-        return right({**arrays, f"{cell}.bias_r": zeros, f"{cell}.bias_z": zeros}, cell)
-
-    patch.setattr(onnx_models, "_cell_constants", faulty)
-
-
-def _epsilon_of_layer_norm(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(onnx_models, "LAYER_NORM_EPSILON", 1e-6)
-
-
-FAULTS = [
-    _z_not_complemented,
-    _z_and_r_swapped,
-    _reset_after_the_product,
-    _second_biases_lost,
-    _epsilon_of_layer_norm,
-]
-
-
-@pytest.mark.parametrize("inject", FAULTS, ids=lambda fault: fault.__name__[1:])
-def test_a_fault_is_found(inject: Callable, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("inject", ONNX.values(), ids=ONNX)
+def test_a_fault_is_found(inject: Inject, monkeypatch: pytest.MonkeyPatch):
     preset = override(PRESETS["names", "gamma"], **SMALL)
     tokens = random_tokens(preset, 3, 7)
     right = OnnxModel(export(preset).SerializeToString())(tokens)

@@ -7,6 +7,7 @@ Examples:
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,9 +17,11 @@ from tyro.conf import Positional
 
 from astra_jax import cli
 from astra_jax.cli import default
+from astra_jax.data.corpus import CorpusRecord
+from astra_jax.data.datasets import Split
 from astra_jax.errors import InputError
 from astra_jax.evaluation import NUM_BATCHES
-from astra_jax.experiments.lifecycle import builtin_warning
+from astra_jax.experiments.lifecycle import builtin_warning, find_corpus
 from astra_jax.machine import cluster, compile_cache
 from astra_jax.report.scorecards import Scorecard, Subject, score_tables, scores_record
 from astra_jax.storage.atomic import require_new_file, write_text
@@ -48,9 +51,13 @@ def main(arguments: Arguments) -> None:
     subjects = _open(arguments)
     if message := compile_cache.enable():
         cli.note(message)
-    if any(subject.uses_builtin_text for subject in subjects):
+    texts = [find_corpus(subject.runs, arguments.corpus) for subject in subjects]
+    if any(corpus.origin == "built-in" for corpus, _ in texts):
         cli.note(builtin_warning())
-    scored = [(subject, _score(subject, arguments)) for subject in subjects]
+    scored = [
+        (subject, _score(subject, *text, arguments))
+        for subject, text in zip(subjects, texts, strict=True)
+    ]
     console = Console(highlight=False, width=WIDTH)
     for table in score_tables(scored):
         console.print(table)
@@ -71,15 +78,13 @@ def _open(arguments: Arguments) -> list[Subject]:
     return [Subject.open(folder, best=arguments.best) for folder in arguments.runs]
 
 
-def _score(subject: Subject, arguments: Arguments) -> list[Scorecard]:
-    cards = []
+def _score(
+    subject: Subject, corpus: CorpusRecord, splits: Sequence[Split], arguments: Arguments
+) -> list[Scorecard]:
     # Shown on a terminal only.
     with Console(stderr=True).status(f"evaluating {subject.name} …"):
-        for card in subject.score(
-            arguments.corpus, best=arguments.best, num_batches=arguments.batches
-        ):
-            cards.append(card)
-    return cards
+        cards = subject.score(corpus, splits, best=arguments.best, num_batches=arguments.batches)
+        return list(cards)
 
 
 if __name__ == "__main__":

@@ -179,7 +179,7 @@ def test_several_seeds_are_summed_up_number_by_number(
         state = Trainer(run.preset, 1).state_of(nnx.state(random_model(preset, seed)))
         lifecycle.import_state(run, state._replace(step=jnp.asarray(7, jnp.int32)))
     subject = Subject.open(group.folder)
-    cards = list(subject.score())
+    cards = list(subject.score(*lifecycle.find_corpus(subject.runs)))
     for card, run, split in zip(cards, group.runs, splits, strict=True):
         assert card.evaluation == evaluate(lifecycle.restore_model(run), run.preset, split)
         # Seven batches of four of the 240 training words, which are 60 batches.
@@ -214,7 +214,8 @@ def test_a_checkpoint_tells_what_was_done_until_it(begin: Begin) -> None:
             state = state._replace(step=jnp.asarray(line.step, jnp.int32))
             saver.finish(line, Training(state, history))
     for best, epoch, seconds in ((False, 2, 23.0), (True, 1, 11.0)):
-        (card,) = Subject.open(run.folder, best=best).score(best=best, num_batches=2)
+        text = lifecycle.find_corpus([run])
+        (card,) = Subject.open(run.folder, best=best).score(*text, best=best, num_batches=2)
         assert (card.step, card.trained_chars) == (7 * epoch, 7 * epoch * 4 * 16)
         assert card.train_seconds == seconds
         model = random_model(run.preset, epoch)
@@ -226,7 +227,7 @@ def test_weights_without_a_word_of_their_training_are_not_told_as_untrained(begi
     state = Trainer(run.preset, 1).state_of(nnx.state(random_model(run.preset)))
     lifecycle.import_state(run, state)
     subject = Subject.open(run.folder)
-    (card,) = subject.score()
+    (card,) = subject.score(*lifecycle.find_corpus(subject.runs))
     assert (card.step, card.trained_chars, card.train_seconds) == (0, None, None)
     (table,) = score_tables([(subject, [card])])
     assert [list(column.cells) for column in table.columns[2:4]] == [["–"], ["–"]]

@@ -148,6 +148,14 @@ def test_report_of_a_published_setup_holds_it_against_the_study(tmp_path: Path) 
     }
 
 
+def test_report_of_a_loss_that_the_study_does_not_have_leaves_it_out(tmp_path: Path) -> None:
+    run = Folder(tmp_path / "mine").run(PRESETS["shakespeare", "gamma"], epochs=18)
+    theirs, none = PUBLISHED_LOSSES["shakespeare", "gamma"][18]
+    assert none is None
+    text = Page(write_report([run], tmp_path / "page.html", with_samples=False)[0]).text
+    assert f"123,456 {theirs:.4f} – " in text
+
+
 @pytest.mark.parametrize("epochs", [0, 1])
 def test_report_of_other_text_says_so_and_shows_nothing_published(
     tmp_path: Path, epochs: int

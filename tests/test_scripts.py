@@ -509,14 +509,23 @@ def test_mislabelled_file_loads_only_by_its_shapes(trained: Trained, tmp_path: P
     assert loaded == succeed("sample.py", trained.pth, "--greedy")
 
 
-def test_train_never_goes_on_with_the_builtin_text_silently(
-    trained: Trained, tmp_path: Path
+def test_nothing_takes_the_builtin_text_for_another_silently(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Of the notebook's own file nobody knows what text it was trained on.
+    succeed("convert.py", trained.text, "--notebook-dir", tmp_path)
+    (notebook,) = tmp_path.glob("*_v1.pth")
     run = tmp_path / "run"
-    succeed("convert.py", trained.pth, run)  # Which does not know what text it was trained on.
+    assert call("convert.py", notebook, run, "--trust-shapes").code == 0
+    assert Run.open(run).corpus.origin == "imported"
+    scores = tmp_path / "scores.json"
+    evaluated = call("evaluate.py", run, "--batches", "1", "--json", scores)
+    assert (evaluated.code, WARNING in evaluated.err) == (0, True)
+    (entry,) = json.loads(scores.read_text())["subjects"][0]["runs"]
+    assert entry["corpus"]["origin"] == "built-in"
     with mock.patch.object(fitting, "fit", side_effect=DivergedError("stopped by the test")):
         result = call("train.py", "--resume", run)
-    assert result.code == 2 or WARNING in result.err
+    assert (result.code, WARNING in result.err) == (3, True)
 
 
 def test_scripts_work_from_any_folder_and_print_the_text_alone(
@@ -775,7 +784,11 @@ REFUSALS: list[tuple[str, str, str]] = [
         "x.onnx",
         "x.onnx: a .onnx file is made for other programs, and is not",
     ),
-    ("sample.py", "PTH --corpus short.txt", "65 classes, the vocabulary of short.txt has 2"),
+    (
+        "sample.py",
+        "PTH --corpus short.txt",
+        "has other characters than short.txt, .* leave out --corp",
+    ),
     ("evaluate.py", "", "no run folder is given: name at least one"),
     ("evaluate.py", "full", "full is not a run folder: it has no config.json"),
     ("evaluate.py", "PTH", "PTH is not a run folder: it has no config.json"),

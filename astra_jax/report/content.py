@@ -254,14 +254,14 @@ def _epochs(run: Run, metrics: list[EpochMetrics]) -> Table:
     )
     rows = []
     for line in metrics:
-        theirs = published.get(line.epoch, ("–", "–")) if published else ()
+        theirs = published.get(line.epoch, (None, None)) if published else ()
         rows.append(
             (
                 *(str(line.epoch), f"{line.step:,}", f"{line.train_loss_nats:.4f}"),
                 *(f"{line.val_loss_nats:.4f}", f"{line.val_estimate_nats:.4f}"),
                 *(f"{bits(line.val_loss_nats):.3f}", f"{line.learning_rate:.3g}"),
                 *(f"{line.grad_norm:.4g}", f"{line.chars_per_s:,.0f}"),
-                *(loss if isinstance(loss, str) else f"{loss:.4f}" for loss in theirs),
+                *("–" if loss is None else f"{loss:.4f}" for loss in theirs),
             )
         )
     return Table(headers=headers, rows=rows)

@@ -8,11 +8,11 @@ from typing import Any
 from rich.table import Table
 
 from astra_jax.config import Preset
+from astra_jax.data.corpus import CorpusRecord
 from astra_jax.data.datasets import Split
 from astra_jax.evaluation import NUM_BATCHES, Evaluation, evaluate
 from astra_jax.experiments.groups import Group
 from astra_jax.experiments.lifecycle import (
-    find_corpus,
     merge_model,
     require_checkpoint,
     restore_training,
@@ -41,6 +41,7 @@ class Scorecard:
 
     Attributes:
         run: whose it is.
+        corpus: the text whose validation part it was evaluated on.
         checkpoint: which of its models, `newest` or `best`.
         step: optimiser steps behind it.
         trained_chars: characters that these steps predicted, counted as often as they were. None
@@ -51,6 +52,7 @@ class Scorecard:
     """
 
     run: Run
+    corpus: CorpusRecord
     checkpoint: str
     step: int
     trained_chars: int | None
@@ -64,7 +66,7 @@ class Scorecard:
             "name": run.folder.resolve().name,
             "title": run.preset.title,
             "seed": run.preset.train.seed,
-            "corpus": run.corpus.to_dict() | {"path": None},
+            "corpus": self.corpus.to_dict() | {"path": None},
             "num_parameters": run.preset.model.num_parameters,
             "checkpoint": self.checkpoint,
             "step": self.step,
@@ -108,14 +110,10 @@ class Subject:
         """What its folder is called."""
         return self.folder.resolve().name
 
-    @property
-    def uses_builtin_text(self) -> bool:
-        """Whether the project's own text was trained on."""
-        return self.runs[0].uses_builtin_text
-
     def score(
         self,
-        corpus_source: str | None = None,
+        corpus: CorpusRecord,
+        splits: Sequence[Split],
         *,
         best: bool = False,
         num_batches: int = NUM_BATCHES,
@@ -123,14 +121,14 @@ class Subject:
         """Yields the scorecard of each run.
 
         Args:
-            corpus_source: where their corpus is now, if it is not where it was.
+            corpus: the text, as `lifecycle.find_corpus` finds it.
+            splits: how each run divides it.
             best: see `open`.
             num_batches: see `evaluation.evaluate`.
 
         Raises:
-            InputError: the corpus or a checkpoint cannot be used.
+            InputError: a checkpoint cannot be used.
         """
-        _, splits = find_corpus(self.runs, corpus_source)
         for run, split in zip(self.runs, splits, strict=True):
             training = restore_training(run, best=best)
             step, history = int(training.state.step), training.history
@@ -138,6 +136,7 @@ class Subject:
             model = merge_model(run, training.state)
             yield Scorecard(
                 run=run,
+                corpus=corpus,
                 checkpoint="best" if best else "newest",
                 step=step,
                 trained_chars=trained_chars(run.preset, split, step) if step else None,
@@ -211,7 +210,7 @@ def _table(cells: dict[str, str]) -> Table:
 def _about(card: Scorecard) -> list[str]:
     run = card.run
     seconds = card.train_seconds
-    what = f"{run.preset.title} on {run.corpus.name}"
+    what = f"{run.preset.title} on {card.corpus.name}"
     return [
         "\n".join([run.folder.resolve().name, what, _machine(run.environment)]),
         f"{run.preset.model.num_parameters:,}",
