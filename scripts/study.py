@@ -72,7 +72,7 @@ def main(arguments: Arguments) -> None:
     rows, work = choose(arguments.only, arguments.seeds), arguments.work()
     searches = SEARCHES if chooses_search(arguments.only) else ()
     if arguments.dry_run:
-        print(outlook(rows, work))
+        print(outlook(rows, work, searches))
         return
     trains = bool(rows or searches)
     if trains:

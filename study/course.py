@@ -10,7 +10,7 @@ from astra_jax.training.progress import Progress
 from astra_jax.units import duration
 from study.page import write_page
 from study.plan import Row, presets_of
-from study.search import Search, conduct_search
+from study.search import Search, conduct_search, is_known, read_trials
 from study.search_log import write_log
 from study.trainings import Work, advance
 
@@ -34,14 +34,22 @@ def conduct(
     return [*write_log(work.out), *write_page(work.out)]
 
 
-def outlook(rows: Sequence[Row], work: Work) -> str:
-    """Returns a line for each row: what is done of it, and how long the rest may take.
+def outlook(rows: Sequence[Row], work: Work, searches: Sequence[Search] = ()) -> str:
+    """Returns a line for each search and row: what is done, and how long a row's rest may take.
 
     Raises:
         InputError: a record or a run folder is damaged, or of another recipe.
     """
-    width = max((len(row.name) for row in rows), default=0)
-    return "\n".join(f"{row.name:{width}} {_outlook(row, work)}" for row in rows)
+    lines = [(f"search {search.name}", _trials_done(search, work)) for search in searches]
+    lines += [(row.name, _outlook(row, work)) for row in rows]
+    width = max((len(name) for name, _ in lines), default=0)
+    return "\n".join(f"{name:{width}} {line}" for name, line in lines)
+
+
+def _trials_done(search: Search, work: Work) -> str:
+    known = read_trials(work.out, search)
+    done = sum(is_known(search, trial, known) for trial in search.trials)
+    return f"{done} of {len(search.trials)} trials done, of {search.epochs} epochs each"
 
 
 def _outlook(row: Row, work: Work) -> str:

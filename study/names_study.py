@@ -18,6 +18,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from astra_jax.config import Preset
+from astra_jax.data.corpus import load_corpus
 from astra_jax.data.datasets import PaddedWords, Split
 from astra_jax.errors import InputError
 from astra_jax.evaluation import word_losses, words_of
@@ -33,6 +34,7 @@ from astra_jax.storage.marked_pages import BEGIN, fill_in
 from astra_jax.training.fitting import fit
 from astra_jax.training.progress import Progress
 from astra_jax.training.trainer import Keys
+from study.trainings import require_no_fallback
 
 SETTINGS: dict[str, dict[str, bool]] = {
     "notebook": dict(start_token=False, dedupe=False),
@@ -94,8 +96,10 @@ def study(
         The files written.
 
     Raises:
-        InputError: a folder cannot be used, or a run in it was begun otherwise.
+        InputError: there is no such corpus, a folder cannot be used, or a run in it was begun
+            otherwise.
     """
+    require_no_fallback(load_corpus("names", corpus).record, corpus)
     more = {} if epochs is None else {"epochs": epochs}
     preset = override(PRESETS["names", "alpha"], **more)
     measured, words, run = {}, [], None

@@ -10,7 +10,8 @@ from typing import Any, Self
 from astra_jax.config import Preset, Record, differences
 from astra_jax.data.corpus import CorpusRecord
 from astra_jax.errors import InputError
-from astra_jax.presets import NOTEBOOK, PRESETS, override
+from astra_jax.presets import NOTEBOOK, override
+from astra_jax.runs.folder import is_published_setup
 from astra_jax.runs.metrics import EpochMetrics
 from astra_jax.storage import strict_json
 from astra_jax.storage.atomic import write_text
@@ -109,10 +110,7 @@ class RunRecord(Record):
     @property
     def is_published_setup(self) -> bool:
         """Whether model, recipe and corpus are the studies' own, so that losses compare."""
-        published = PRESETS.get((self.preset.data.dataset, self.preset.name))
-        if published is None or self.recipe != NOTEBOOK or not self.corpus.is_published:
-            return False
-        return override(published, seed=self.seed) == self.preset
+        return self.recipe == NOTEBOOK and is_published_setup(self.preset, self.corpus)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the record as a JSON-ready dictionary."""

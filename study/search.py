@@ -4,6 +4,7 @@ The part that the study trains on is parted once more: most of it trains, its en
 random share, is the development set that trials are judged by. The validation part is not read.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from astra_jax.training.fitting import FitOptions, fit, steps_in_epoch
 from astra_jax.training.progress import Progress
 from astra_jax.training.trainer import Keys
 from study import measures
-from study.trainings import Work, fields_of
+from study.trainings import Work, fields_of, require_no_fallback
 
 FORMAT = 1
 FOLDER = "search"
@@ -92,32 +93,46 @@ def conduct_search(search: Search, work: Work, progress: Progress) -> None:
 
     Raises:
         StoppedError: a signal came; the next call goes on.
-        InputError: what there is is of another search, and as `fitting.fit` does, like the others.
+        InputError: what there is is of another search or text, and as `fitting.fit` does, like the
+            others.
     """
     known = read_trials(work.out, search)
     for trial in search.trials:
-        found = known.get(trial.name)
-        if found is not None and found["preset"] == _of_vocabulary(found, search.preset(trial)):
+        if is_known(search, trial, known):
             continue
-        run, split = _trained(search, trial, work, progress)
+        run, split = _trained(search, trial, known, work, progress)
         if run is None or split is None:
             return
         known[trial.name] = _result(trial, run, split)
         _write(work.out, search, known)
 
 
+def is_known(search: Search, trial: Trial, known: Mapping[str, dict[str, Any]]) -> bool:
+    """Whether there is a result of a trial as it is planned now."""
+    found = known.get(trial.name)
+    if found is None:
+        return False
+    vocab_size = found["preset"]["model"]["vocab_size"]  # That of its corpus.
+    planned = override(search.preset(trial), vocab_size=vocab_size)
+    return bool(found["preset"] == planned.to_dict())
+
+
 def _trained(
-    search: Search, trial: Trial, work: Work, progress: Progress
+    search: Search,
+    trial: Trial,
+    known: Mapping[str, dict[str, Any]],
+    work: Work,
+    progress: Progress,
 ) -> tuple[Run | None, Split | None]:
     """Trains a trial to its end; returns nothing where there is no time for it."""
     folder = work.runs / FOLDER / search.name / trial.name
     if (folder / CONFIG).is_file():
-        text, fields = str(_development_text(search, work)), fields_of(search.preset(trial))
+        text, fields = _development_text(search, known, work), fields_of(search.preset(trial))
         run, split = lifecycle.resume(folder, text, fields)
     elif work.is_over:
         return None, None
     else:
-        text = str(_development_text(search, work))
+        text = _development_text(search, known, work)
         run, split = lifecycle.begin(search.preset(trial), text, folder)
     work.tell(f"{run.preset.title}, trial {trial.name}")
     try:
@@ -129,24 +144,26 @@ def _trained(
     return run, split
 
 
-def _development_text(search: Search, work: Work) -> Path:
-    """Writes what the study trains on into a file, a corpus of its own."""
+def _development_text(search: Search, known: Mapping[str, dict[str, Any]], work: Work) -> str:
+    """Writes what the study trains on into a file, a corpus of its own, and returns its path."""
     preset = PRESETS[search.dataset, search.model]
     corpus = load_corpus(search.dataset, work.corpus)
+    require_no_fallback(corpus.record, work.corpus)
     split = split_corpus(corpus.text, preset.data, Keys.from_seed(0).split)
     if search.dataset == "names":
         text = "\n".join(words_of(split.train, split.vocabulary))
     else:
         text = corpus.text[: len(running_text(split.train))]
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    if any(result["corpus_sha256"] != sha256 for result in known.values()):
+        raise InputError(
+            f"{_path(work.out, search)} is of another text than {corpus.record.name}: give the "
+            "former by --corpus, or another folder by --out"
+        )
     path = work.runs / FOLDER / f"{search.dataset}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, text)
-    return path
-
-
-def _of_vocabulary(found: dict[str, Any], preset: Preset) -> dict[str, Any]:
-    """Returns the preset with the vocabulary that a result's corpus had."""
-    return override(preset, vocab_size=found["preset"]["model"]["vocab_size"]).to_dict()
+    return str(path)
 
 
 def _characters(preset: Preset) -> int:
@@ -172,9 +189,13 @@ def _result(trial: Trial, run: Run, split: Split) -> dict[str, Any]:
     }
 
 
+def _path(out: Path, search: Search) -> Path:
+    return out / FOLDER / f"{search.name}.json"
+
+
 def read_trials(out: Path, search: Search) -> dict[str, dict[str, Any]]:
     """Returns the results of the trials that are known, by name."""
-    path = out / FOLDER / f"{search.name}.json"
+    path = _path(out, search)
     if not path.is_file():
         return {}
     found = strict_json.read(path)
@@ -185,7 +206,7 @@ def read_trials(out: Path, search: Search) -> dict[str, dict[str, Any]]:
 
 def _write(out: Path, search: Search, known: Mapping[str, dict[str, Any]]) -> None:
     """Writes the trials in the order of the search."""
-    path = out / FOLDER / f"{search.name}.json"
+    path = _path(out, search)
     path.parent.mkdir(parents=True, exist_ok=True)
     trials = [known[trial.name] for trial in search.trials if trial.name in known]
     record = {"format": FORMAT, "search": search.name, "epochs": search.epochs, "trials": trials}

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from astra_jax.config import Preset
-from astra_jax.data.corpus import DATA_DIR_VARIABLE, load_corpus
+from astra_jax.data.corpus import DATA_DIR_VARIABLE, CorpusRecord, load_corpus
 from astra_jax.data.datasets import Split
 from astra_jax.errors import TIME_IS_UP, InputError, StoppedError
 from astra_jax.experiments import lifecycle
@@ -85,8 +85,15 @@ def advance(row: Row, work: Work, progress: Progress) -> None:
     runs, splits = _open(row, missing, work)
     _require_one_corpus(runs[0], [record for record in known if record])
     together = _train(runs, splits, work, progress)
-    for run, split in zip(runs, splits, strict=True):
-        _record(row, run, split, together, work)
+    # All are written down before any is measured, which may take minutes: after an interruption
+    # nothing else would tell how many were trained together.
+    standing = [
+        _write_down(row, run, split, together, work)
+        for run, split in zip(runs, splits, strict=True)
+    ]
+    for run, split, record in zip(runs, splits, standing, strict=True):
+        if record is not None and not record.is_measured:
+            _measure(run, split, record, work)
 
 
 def _is_done(record: RunRecord | None, folder: Path) -> bool:
@@ -102,12 +109,7 @@ def _has_begun(folder: Path) -> bool:
 
 def _open(row: Row, presets: Sequence[Preset], work: Work) -> tuple[list[Run], list[Split]]:
     """Begins or goes on with a run for each preset."""
-    found = load_corpus(row.dataset, work.corpus, presets[0].data.level).record
-    if found.origin == "built-in" and work.corpus is None:
-        raise InputError(
-            "the study needs the published corpora: connect to the network, set "
-            f"{DATA_DIR_VARIABLE} to their folder, or pass --corpus FILE"
-        )
+    require_no_fallback(load_corpus(row.dataset, work.corpus).record, work.corpus)
     opened = []
     for preset in presets:
         folder = work.folder(row, preset.train.seed)
@@ -117,6 +119,23 @@ def _open(row: Row, presets: Sequence[Preset], work: Work) -> tuple[list[Run], l
             opened.append(lifecycle.begin(preset, work.corpus, folder))
     runs, splits = zip(*opened, strict=True)
     return list(runs), list(splits)
+
+
+def require_no_fallback(found: CorpusRecord, source: str | None) -> None:
+    """Refuses the built-in text where nobody asked for it: results are held against published ones.
+
+    Args:
+        found: what `load_corpus` has found.
+        source: what it was told.
+
+    Raises:
+        InputError: it has found none of the published corpora.
+    """
+    if found.origin == "built-in" and source is None:
+        raise InputError(
+            "the study needs the published corpora: connect to the network, set "
+            f"{DATA_DIR_VARIABLE} to their folder, or pass --corpus FILE"
+        )
 
 
 def fields_of(preset: Preset) -> dict[str, object]:
@@ -164,17 +183,20 @@ def _save_every(preset: Preset) -> int | None:
     return max(1, round(OPERATIONS_BETWEEN_SAVES / (6 * preset.model.num_parameters * chars)))
 
 
-def _record(row: Row, run: Run, split: Split, together: int, work: Work) -> None:
-    """Writes down where a run stands, and then what its model comes to there."""
+def _write_down(row: Row, run: Run, split: Split, together: int, work: Work) -> RunRecord | None:
+    """Writes down where a run stands; returns the record, if it is one to be kept."""
     before = records.read_if_any(work.out, row, run.preset.train.seed)
     record = _standing(row, run, split, before, together)
     if record is None:
-        return
+        return None
     if before is not None and before.stands_where(record) and not work.again:
         measured = before.evaluation, before.samplers
         record = replace(record, evaluation=measured[0], samplers=measured[1])
-    if not records.keep(work.out, record) or record.is_measured:
-        return
+    return record if records.keep(work.out, record) else None
+
+
+def _measure(run: Run, split: Split, record: RunRecord, work: Work) -> None:
+    """Writes down what a run's model comes to where it stands."""
     work.tell(f"{run.preset.title}, seed {record.seed}: what the model comes to, and its texts")
     record = replace(
         record,

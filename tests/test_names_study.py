@@ -2,15 +2,18 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 from flax import nnx
 
 from astra_jax.data.datasets import split_corpus
+from astra_jax.errors import InputError
 from astra_jax.model import GRULanguageModel
 from astra_jax.presets import PRESETS, override
 from astra_jax.training.trainer import Keys, Trainer
 from study import names_study
+from tests.trainings import Silent
 
 WORDS = [first + "ev" + last for first in "abcde" for last in "aeiou"] + ["aeva"] * 6 + ["b"] * 9
 
@@ -71,3 +74,9 @@ def test_table_has_a_column_for_each_setting_and_tells_what_there_is_none_of() -
     assert lines[0] == "| | notebook | start token | dedupe | both |"
     assert {line.count("|") for line in lines} == {6}
     assert "| – | – | – | – |" in lines[4]
+
+
+def test_the_builtin_names_are_not_taken_for_the_published_ones(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="needs the published corpora"):
+        names_study.study(tmp_path, tmp_path / "out", Silent(), epochs=1, corpus=None)
+    assert not list(tmp_path.iterdir())

@@ -105,6 +105,21 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     return calls
 
 
+def test_an_interrupted_measure_forgets_not_how_many_were_trained_together(
+    asked: Asked, bench: Bench
+):
+    work = bench()
+    with (
+        mock.patch.object(measures, "evaluate", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        trainings.advance(TEXT, work, Silent())
+    trainings.advance(TEXT, work, Silent())
+    assert asked.seeds == [0, 1]
+    found = [work.known(TEXT, preset) for preset in plan.presets_of(TEXT)]
+    assert [record and record.runs_together for record in found] == [(2, 2), (2, 2)]
+
+
 def test_a_command_trains_what_is_missing_once_and_writes_the_page(
     asked: Asked, corpora: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -17,6 +17,7 @@ from study import search, search_log
 from study.search import Search, Trial, conduct_search
 from study.trainings import Work
 from study.trials import SEARCHES
+from tests.commands import call
 from tests.trainings import TEXT, WORDS, Silent
 
 ROWS: dict[tuple[DatasetName, str], Preset] = {
@@ -39,6 +40,26 @@ def tiny(dataset: DatasetName, *changes: dict[str, object]) -> Search:
 def work(tmp_path: Path, corpus: str) -> Work:
     told: list[str] = []
     return Work(runs=tmp_path / "runs", out=tmp_path / "out", corpus=corpus, tell=told.append)
+
+
+def test_trials_of_another_text_are_refused(corpora: dict[str, str], tmp_path: Path):
+    place = work(tmp_path, corpora["shakespeare"])
+    conduct_search(tiny("shakespeare", {}), place, Silent())
+    (before,) = (place.out / "search").iterdir()
+    known = before.read_bytes()
+    other = tmp_path / "other.txt"
+    other.write_text("another text\n" * 100)
+    more = tiny("shakespeare", {}, {"learning_rate": 1e-3})
+    for corpus, said in ((str(other), "is of another text than"), (None, "needs the published")):
+        with pytest.raises(InputError, match=said):
+            conduct_search(more, replace(place, corpus=corpus), Silent())
+    assert before.read_bytes() == known
+
+
+def test_a_rehearsal_tells_how_many_trials_are_done(tmp_path: Path):
+    shown = call("study.py", "--only", "search", "--dry-run", "--out", tmp_path).out.splitlines()
+    assert shown[0] == "search shakespeare-alpha 0 of 11 trials done, of 10 epochs each"
+    assert len(shown) == len(SEARCHES)
 
 
 @pytest.mark.parametrize("dataset", ["shakespeare", "names"])

@@ -194,11 +194,8 @@ class Run:
 
     @property
     def is_published_setup(self) -> bool:
-        """Whether model, recipe and corpus are the studies' own; the seed may be another."""
-        published = PRESETS.get((self.preset.data.dataset, self.preset.name))
-        if published is None or not self.corpus.is_published:
-            return False
-        return override(published, seed=self.preset.train.seed) == self.preset
+        """See the function of this name."""
+        return is_published_setup(self.preset, self.corpus)
 
     @property
     def uses_builtin_text(self) -> bool:
@@ -293,3 +290,11 @@ def _parse(path: Path, parse: Callable[[Any], Parsed], value: Any) -> Parsed:
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def is_published_setup(preset: Preset, corpus: CorpusRecord) -> bool:
+    """Whether model, recipe and corpus are the studies' own; the seed may be another."""
+    published = PRESETS.get((preset.data.dataset, preset.name))
+    if published is None or not corpus.is_published:
+        return False
+    return override(published, seed=preset.train.seed) == preset
