@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 
 import tyro
 
@@ -107,7 +107,7 @@ def run(
     except StoppedError as error:
         _fail(str(error), EXIT_SIGNAL + error.number)
     except BrokenPipeError:  # Whoever read the output, `head` say, has seen enough.
-        _silence()
+        _silence(sys.stdout)
     except OSError as error:  # A folder that may not be read or written, a full disk.
         _fail(f"error: {error}", EXIT_INPUT)
     except Exception as error:
@@ -156,16 +156,19 @@ def say(message: str) -> None:
     try:
         print(message, flush=True)
     except BrokenPipeError:
-        _silence()
+        _silence(sys.stdout)
 
 
-def _silence() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _silence(stream: TextIO) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def note(message: str) -> None:
-    """Tells a person something beside the output proper, on standard error."""
-    print(message, file=sys.stderr, flush=True)
+    """Tells a person something beside the output proper, on standard error, if it is read."""
+    try:
+        print(message, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        _silence(sys.stderr)
 
 
 def teller(quiet: bool) -> Callable[[str], None]:

@@ -90,13 +90,14 @@ def read(
     return dataclasses.replace(trained, optimizer=optimizer)
 
 
-def write(trained: TrainedModel, destination: Path) -> None:
+def write(trained: TrainedModel, destination: Path, *, weights_only: bool = False) -> None:
     """Writes a model in the form that the destination's name asks for.
 
     Args:
         trained: the model.
         destination: a new file named .pth, .safetensors or .onnx, or, without such a suffix, a
             new folder.
+        weights_only: write a .pth as the notebook does, without what else is known of the model.
 
     Raises:
         InputError: the destination exists, cannot be written, or is of no known form; or a .pth
@@ -119,7 +120,8 @@ def write(trained: TrainedModel, destination: Path) -> None:
             file = WeightFile(trained.arrays, _own_metadata(trained))
             onnx_models.write_onnx(destination, file, trained.preset.model, trained.layout)
         else:
-            files.write_pth(destination, _checkpoint_file(trained))
+            bare = notebook_files.checkpoint(trained, version=1)
+            files.write_pth(destination, bare if weights_only else _with_all_known(trained, bare))
     except FileExistsError as error:
         raise InputError(f"{destination} exists already: choose another name") from error
     except OSError as error:
@@ -132,14 +134,14 @@ def caveats(trained: TrainedModel, destination: Path) -> list[str]:
     if READERS.get(destination.suffix) == files.read_pth:
         found += notebook_files.caveats(trained)
     optimizer = trained.optimizer
-    takes_training = destination.suffix not in (".safetensors", ".onnx")
-    if takes_training and optimizer is not None and optimizer.steps_per_epoch is not None:
-        epoch, rest = divmod(optimizer.step, optimizer.steps_per_epoch)
+    if optimizer is not None and destination.suffix not in (".safetensors", ".onnx"):
+        steps = optimizer.steps_per_epoch  # Not known before an epoch's end, where it is all data.
+        epoch, rest = divmod(optimizer.step, steps) if steps else (0, optimizer.step)
         if rest:
             found.append(
-                f"its training stands at {rest} of {optimizer.steps_per_epoch} steps of epoch "
-                f"{epoch + 1}: scripts/train.py goes on from a file only where it was written at "
-                "the end of an epoch"
+                f"its training stands at {rest} of {steps or 'the'} steps of epoch {epoch + 1}: "
+                "scripts/train.py goes on from a file only where it was written at the end of an "
+                "epoch"
             )
     return found
 
@@ -161,23 +163,22 @@ def _write_run(trained: TrainedModel, folder: Path) -> None:
         raise
 
 
-def _checkpoint_file(trained: TrainedModel) -> WeightFile:
-    """Returns the notebook's checkpoint, and what training goes on from if that is known."""
-    weights = notebook_files.checkpoint(trained, version=1)
+def _with_all_known(trained: TrainedModel, bare: WeightFile) -> WeightFile:
+    """Returns the notebook's checkpoint with what this project says, and training goes on from."""
+    # A training is more than its model: vocabulary, seed and recipe too must come back.
+    metadata = bare.metadata | {files.OWN_METADATA: files.to_text(_own_metadata(trained))}
     optimizer = trained.optimizer
     if optimizer is None:
-        return weights
+        return WeightFile(trained.arrays, metadata)
     from astra_torch import torch_state  # As in `read`.
 
     trainer = torch_state.to_trainer(trained.arrays, optimizer, trained.preset)
     state = trainer.state_dict()
     training = {name: state[name] for name in files.TRAINING if state[name] is not None}
-    metadata = weights.metadata | {"step": optimizer.step}
+    metadata["step"] = optimizer.step
     if optimizer.steps_per_epoch is not None:
         metadata["steps_per_epoch"] = optimizer.steps_per_epoch
         metadata["epoch"] = optimizer.step // optimizer.steps_per_epoch
-    # A training is more than its model: seed and recipe too must come back.
-    metadata[files.OWN_METADATA] = files.to_text(_own_metadata(trained))
     return WeightFile(trained.arrays, metadata, training)
 
 

@@ -97,7 +97,7 @@ def test_every_export_can_be_checked(weights: TrainedModel, model: TrainedModel,
     for name in ("a.pth", "a.safetensors", "a.onnx"):
         conversion.write(model, tmp_path / name)
         assert b"sha256" in (tmp_path / name).read_bytes()
-    conversion.write(weights, tmp_path / "b\\n.pth")
+    conversion.write(weights, tmp_path / "b\\n.pth", weights_only=True)
     notebook_files.write(weights, tmp_path)
     sidecars = sorted(tmp_path.glob("*.sha256"))
     assert [path.name for path in sidecars] == [
@@ -203,7 +203,7 @@ def test_an_archive_that_is_not_torchs_own_is_refused(
     change: Callable[[bytes], bytes], message: str, weights: TrainedModel, tmp_path: Path
 ):
     path = tmp_path / "x.pth"
-    conversion.write(weights, path)
+    conversion.write(weights, path, weights_only=True)
     (tmp_path / "x.pth.sha256").unlink()
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(InputError, match=message):

@@ -96,14 +96,20 @@ def test_every_form_leads_to_every_other_without_a_changed_bit(dtype: str, tmp_p
     if dtype == "float64":
         wide = {name: array.astype(np.float64) / 3 for name, array in first.arrays.items()}
         first = dataclasses.replace(first, arrays=wide)
-    forms = [tmp_path / "b.safetensors", tmp_path / "run", tmp_path / "a.pth"]
+    forms = [
+        tmp_path / "b.safetensors",
+        tmp_path / "a.pth",
+        tmp_path / "run",
+        tmp_path / "bare.pth",
+    ]
     model = first
     for form in forms:
-        conversion.write(model, form)
+        bare = form.name == "bare.pth"
+        conversion.write(model, form, weights_only=bare)
         model = conversion.read(form)
         assert same_bits(model.arrays, first.arrays), form
         expected = first.preset
-        if form.suffix == ".pth":  # Without a training in it, it knows of the model alone.
+        if bare:  # It knows of the model alone.
             kept = "float64" if dtype == "float64" else "float32"
             expected = override(expected, dtype=kept, **LATER["DataConfig"], **LATER["TrainConfig"])
         assert model.preset == expected, form
@@ -293,7 +299,7 @@ def test_an_existing_file_is_not_overwritten(tmp_path: Path):
 def test_a_vocabulary_of_another_size_needs_its_corpus(tmp_path: Path):
     model = trained("shakespeare", "alpha", vocab_size=3, **SMALL)
     model = dataclasses.replace(model, vocabulary=published_vocabulary("names"))
-    conversion.write(model, tmp_path / "x.pth")
+    conversion.write(model, tmp_path / "x.pth", weights_only=True)
     with pytest.raises(InputError, match="--corpus FILE"):
         conversion.read(tmp_path / "x.pth")
     (tmp_path / "abc.txt").write_text("abcabc")

@@ -56,7 +56,7 @@ def main(arguments: Arguments) -> None:
     )
     written, caveats = [], []
     if arguments.destination:
-        conversion.write(trained, arguments.destination)
+        conversion.write(trained, arguments.destination, weights_only=arguments.weights_only)
         written.append(arguments.destination)
         caveats += conversion.caveats(trained, arguments.destination)
     if arguments.notebook_dir:

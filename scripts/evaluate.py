@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 from rich.console import Console
+from rich.markup import escape
 from tyro.conf import Positional
 
 from astra_jax import cli
@@ -64,7 +65,7 @@ def main(arguments: Arguments) -> None:
     if arguments.json:
         text = json.dumps(scores_record(scored), indent=1, ensure_ascii=False) + "\n"
         write_text(arguments.json, text, overwrite=False)
-        console.print(f"written to {arguments.json}", soft_wrap=True)
+        console.print(f"written to {arguments.json}", soft_wrap=True, markup=False)
 
 
 def _open(arguments: Arguments) -> list[Subject]:
@@ -82,7 +83,7 @@ def _score(
     subject: Subject, corpus: CorpusRecord, splits: Sequence[Split], arguments: Arguments
 ) -> list[Scorecard]:
     # Shown on a terminal only.
-    with Console(stderr=True).status(f"evaluating {subject.name} …"):
+    with Console(stderr=True).status(f"evaluating {escape(subject.name)} …"):
         cards = subject.score(corpus, splits, best=arguments.best, num_batches=arguments.batches)
         return list(cards)
 

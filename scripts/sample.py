@@ -101,7 +101,9 @@ def main(arguments: Arguments) -> None:
 def _prompt(arguments: Arguments, vocabulary: Vocabulary) -> tuple[str, str]:
     if arguments.prompt is None:
         return default_prompt(vocabulary), ""
-    prompt, changes = fit_prompt(read_prompt(arguments.prompt), vocabulary, arguments.on_unknown)
+    prompt, changes = fit_prompt(
+        read_prompt(arguments.prompt, vocabulary), vocabulary, arguments.on_unknown
+    )
     try:
         vocabulary.encode(prompt)
     except InputError as error:

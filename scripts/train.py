@@ -165,6 +165,15 @@ class Arguments:
             remat=self.remat,
         )
 
+    def go_on(self, folder: Path) -> str:
+        """Returns the command that goes on with a run in the way that these flags asked for."""
+        command = ["python", "scripts/train.py", "--resume", str(folder)]
+        for name in ("checkpoint_every", "keep", "devices", "backend", "remat", "tensorboard"):
+            value, flag = getattr(self, name), "--" + name.replace("_", "-")
+            if value != getattr(Arguments, name):
+                command += [flag] if value is True else [flag, str(value)]
+        return shlex.join(command)
+
     def join_cluster(self) -> None:
         """Joins the other processes, where there are to be any."""
         given = (self.coordinator, self.num_processes, self.process_id)
@@ -187,7 +196,7 @@ def main(arguments: Arguments) -> None:
     if not arguments.no_compile_cache:
         tell(compile_cache.enable())
     if arguments.resume:
-        training, splits = _resume(arguments, arguments.resume)
+        training, splits = _resume(arguments, arguments.resume, options)
     else:
         with cluster.all_or_none():
             preset = arguments.preset()
@@ -201,7 +210,7 @@ def main(arguments: Arguments) -> None:
         training, splits = _begin(preset, arguments, options)
         tell(_advice(_runs_of(training)[0].preset, splits[0]))
     cluster.require_same("how it trains", options)
-    _train(training, splits, options, quiet, arguments.tensorboard)
+    _train(training, splits, arguments, quiet)
 
 
 def _begin(
@@ -225,7 +234,10 @@ def _rehearse(preset: Preset, arguments: Arguments, options: FitOptions) -> None
     else:
         alone, corpus, split = lifecycle.prepare(*what, options)
         prepared = [alone], corpus, [split]
-    print(rehearse(*prepared, options))
+    told = rehearse(*prepared, options)
+    if not cluster.is_primary():
+        return
+    print(told)
     cli.teller(arguments.quiet)(_advice(prepared[0][0], prepared[2][0]))
 
 
@@ -244,28 +256,22 @@ def _progress(runs: Sequence[Run], quiet: bool, tensorboard: bool) -> Iterator[P
 
 
 def _train(
-    training: Run | Group,
-    splits: Sequence[Split],
-    options: FitOptions,
-    quiet: bool,
-    tensorboard: bool,
+    training: Run | Group, splits: Sequence[Split], arguments: Arguments, quiet: bool
 ) -> None:
-    tell = cli.teller(quiet)
+    tell, options = cli.teller(quiet), arguments.fit_options()
     if not quiet:
         cli.say(f"{training.describe()}, into {training.folder}")
     warning = lifecycle.builtin_warning() if training.uses_builtin_text else ""
     tell(warning)
     runs = _runs_of(training)
     try:
-        with _progress(runs, quiet, tensorboard) as progress:
+        with _progress(runs, quiet, arguments.tensorboard) as progress:
             if isinstance(training, Group):
                 fit_group(training, splits, progress, options)
             else:
                 fit(training, splits[0], progress, options)
     except (KeyboardInterrupt, StoppedError, OSError):
-        cli.note(
-            f"go on with: python scripts/train.py --resume {shlex.quote(str(training.folder))}"
-        )
+        cli.note(f"go on with: {arguments.go_on(training.folder)}")
         raise
     for run in runs:
         write_samples(run)
@@ -291,7 +297,9 @@ def _finish(training: Run | Group, runs: Sequence[Run], quiet: bool) -> None:
     cli.teller(quiet)(warning)
 
 
-def _resume(arguments: Arguments, folder: Path) -> tuple[Run | Group, list[Split]]:
+def _resume(
+    arguments: Arguments, folder: Path, options: FitOptions
+) -> tuple[Run | Group, list[Split]]:
     """Opens a run, or several; fields of their preset may be given again, if they say the same."""
     with cluster.all_or_none():
         for name in ("model", "dataset", "recipe", "out", "seeds", "summary", "dry_run"):
@@ -300,7 +308,7 @@ def _resume(arguments: Arguments, folder: Path) -> tuple[Run | Group, list[Split
                 raise InputError(
                     f"--resume takes everything from the run's own config.json: leave out {flag}"
                 )
-    where = folder, arguments.corpus, arguments.overrides()
+    where = folder, arguments.corpus, arguments.overrides(), options
     if Group.is_at(folder):
         return lifecycle.resume_group(*where)
     run, split = lifecycle.resume(*where)

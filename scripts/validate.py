@@ -89,7 +89,7 @@ def main(arguments: Arguments) -> int:
         console.print(part)
     if arguments.json:
         write_text(arguments.json, certificate.to_json(), overwrite=False)
-        console.print(f"written to {arguments.json}")
+        console.print(f"written to {arguments.json}", soft_wrap=True, markup=False)
     return 0 if certificate.ok else EXIT_DISAGREES
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -305,3 +306,9 @@ def test_file_that_cannot_be_read_is_an_error(tmp_path: Path, name: str, reason:
         f"cannot read the corpus {path}: {reason}; give a UTF-8 text file, or 'builtin' for the "
         "built-in text"
     )
+
+
+def test_a_path_that_no_run_could_write_down_is_refused(tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")
+    with pytest.raises(InputError, match=r"caf\\udce9\.txt', is not UTF-8: rename the file"):
+        load_corpus("shakespeare", path)

@@ -1,5 +1,7 @@
 """Evaluation: every target once, whatever the chunks; what is carried, and what scatters."""
 
+import dataclasses
+import io
 from pathlib import Path
 
 import jax
@@ -7,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from rich.console import Console
 
 from astra_jax import evaluation
 from astra_jax.config import Preset
@@ -231,3 +234,8 @@ def test_weights_without_a_word_of_their_training_are_not_told_as_untrained(begi
     assert (card.step, card.trained_chars, card.train_seconds) == (0, None, None)
     (table,) = score_tables([(subject, [card])])
     assert [list(column.cells) for column in table.columns[2:4]] == [["–"], ["–"]]
+    stranger = dataclasses.replace(run, environment={"processor": "[/x]", "cores": 2})
+    (table,) = score_tables([(subject, [dataclasses.replace(card, run=stranger)])])
+    shown = io.StringIO()
+    Console(file=shown, width=140).print(table)
+    assert "[/x], 2 cores" in shown.getvalue()  # No markup.

@@ -33,14 +33,20 @@ def test_standard_input_is_one_prompt_less_one_line_end(
     data: bytes, prompt: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
-    assert read_prompt("-") == prompt
-    assert read_prompt("--\n") == "--\n"  # Not from there.
+    assert read_prompt("-", TEXT) == prompt
+    assert read_prompt("--\n", TEXT) == "--\n"  # Not from there.
 
 
 def test_standard_input_must_be_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO("aé".encode("latin-1"))))
     with pytest.raises(InputError, match="not UTF-8 text: byte 0xe9 at offset 1"):
-        read_prompt("-")
+        read_prompt("-", TEXT)
+
+
+def test_to_a_model_of_bytes_all_of_standard_input_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, vocabulary = b"\xef\xbb\xbf\x00\xe9 \xf0\x9f", Vocabulary.of_bytes()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+    assert bytes(vocabulary.encode(read_prompt("-", vocabulary)).tolist()) == data
 
 
 @pytest.mark.parametrize(
@@ -49,6 +55,7 @@ def test_standard_input_must_be_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
         (TEXT, "Julié, “ÄH”…", "Juli, H", "Julie, 'AH'..."),
         (TEXT, "a—b\tc\u00a0d", "abcd", "a-b c d"),
         (TEXT, "№ 42½", " ", "No    "),
+        (TEXT, "Cafe\u0301 no\u0308", "Cafe no", "Cafe no"),
         (NAMES, "Zoë-Änne", "onne", "zoeanne"),
         (NAMES, "Straße…", "trae", "strasse"),  # Not "strasse...": the end token.
         (Vocabulary.of_text("AB"), "a\u00e2b c", "", "AAB"),

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,22 @@ def test_run_is_not_made_in_a_file_or_below_one(tmp_path: Path) -> None:
         create(path / "run")
     assert str(error.value) == f"cannot make the folder {path / 'run'}: Not a directory"
     assert contents(tmp_path) == {"file": b"data"}
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a*", "a?"])
+def test_a_folder_that_checkpoints_are_not_found_in_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=re.escape(f"under a name with {name[1]} in it")):
+        create(tmp_path / name / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_runs_that_are_a_link_to_nowhere_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs").symlink_to("/nowhere/runs")
+    with pytest.raises(InputError, match="folder runs/shakespeare-alpha-1: runs is no folder"):
+        create(None)
 
 
 def test_runs_without_a_folder_are_numbered(

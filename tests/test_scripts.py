@@ -27,6 +27,7 @@ from safetensors.numpy import load_file, save_file
 
 from astra_jax import cli
 from astra_jax.errors import DivergedError, StoppedError
+from astra_jax.machine import memory
 from astra_jax.runs.folder import Run
 from astra_jax.training import fitting
 from tests.commands import SCRIPTS, Result, call
@@ -232,13 +233,13 @@ def test_train_resumes_a_finished_run_to_the_same_end(trained: Trained, tmp_path
         (
             KeyboardInterrupt(),
             130,
-            ["go on with: python scripts/train.py --resume RUN", "interrupted"],
+            ["go on with: python scripts/train.py --resume RUN FLAGS", "interrupted"],
         ),
         (
             StoppedError(signal.SIGTERM, 12),
             143,
             [
-                "go on with: python scripts/train.py --resume RUN",
+                "go on with: python scripts/train.py --resume RUN FLAGS",
                 "stopped by SIGTERM after step 12",
             ],
         ),
@@ -256,13 +257,31 @@ def test_train_that_ends_early_has_an_exit_code_of_its_own(
     (tmp_path / "words.txt").write_text(WORDS)
     run = tmp_path / "run"
     names = ["--dataset", "names", "--corpus", tmp_path / "words.txt"]
-    result = call("train.py", *names, "--out", run)
+    flags = "--keep 3 --devices 1 --remat"
+    result = call("train.py", *names, "--out", run, *flags.split())
     note, *told = result.err.splitlines()
     assert note.endswith(
         "the model can learn them by heart; more text, a smaller --hidden-dim or "
         "more --dropout helps"
     )
-    assert (result.code, told) == (code, [line.replace("RUN", str(run)) for line in lines])
+    expected = [line.replace("RUN", str(run)).replace("FLAGS", flags) for line in lines]
+    assert (result.code, told) == (code, expected)
+
+
+def test_who_reads_no_errors_gets_their_exit_code() -> None:
+    command = [sys.executable, str(SCRIPTS / "train.py"), "--model", "delta"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    assert process.stderr
+    process.stderr.close()
+    assert process.wait() == 2
+
+
+def test_a_run_that_does_not_fit_into_memory_does_not_go_on(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "machine_memory", lambda: 10**5)
+    result = call("train.py", "--resume", trained.text)
+    assert (result.code, "this machine has 100.0 kB" in result.err) == (2, True), result.err
 
 
 @pytest.mark.parametrize(
@@ -520,7 +539,7 @@ def test_nothing_takes_the_builtin_text_for_another_silently(
     assert Run.open(run).corpus.origin == "imported"
     scores = tmp_path / "scores.json"
     evaluated = call("evaluate.py", run, "--batches", "1", "--json", scores)
-    assert (evaluated.code, WARNING in evaluated.err) == (0, True)
+    assert (evaluated.code, WARNING in evaluated.err) == (0, True), evaluated.err
     (entry,) = json.loads(scores.read_text())["subjects"][0]["runs"]
     assert entry["corpus"]["origin"] == "built-in"
     with mock.patch.object(fitting, "fit", side_effect=DivergedError("stopped by the test")):

@@ -1,7 +1,6 @@
 """How a run begins, goes on, takes weights in, and gives its model back."""
 
 import dataclasses
-import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -143,22 +142,26 @@ def _prepare(
 ) -> tuple[list[Preset], CorpusRecord, list[Split]]:
     """Does what `prepare` does, for presets that differ in their seed."""
     first, options = presets[0], options or FitOptions()
-    require_memory_for = functools.partial(
-        require_memory,
-        remat=options.remat,
-        backend=options.backend,
-        num_runs=len(presets),
-        num_devices=options.placement(first, len(presets)).mesh.size,
-    )
     # Once before a corpus is fetched, once with its own vocabulary.
-    require_memory_for(first)
+    _require_room(first, len(presets), options)
     corpus = load_corpus(first.data.dataset, corpus_source, first.data.level)
     keys = [Keys.from_seed(preset.train.seed).split for preset in presets]
     splits = split_by_keys(corpus.content, first.data, keys)
     presets = [override(preset, vocab_size=len(splits[0].vocabulary)) for preset in presets]
     steps_in_epoch(first, splits[0].train)
-    require_memory_for(presets[0])
+    _require_room(presets[0], len(presets), options)
     return presets, corpus.record, splits
+
+
+def _require_room(preset: Preset, num_runs: int, options: FitOptions) -> None:
+    """Refuses a training that cannot fit into memory."""
+    require_memory(
+        preset,
+        remat=options.remat,
+        backend=options.backend,
+        num_runs=num_runs,
+        num_devices=options.placement(preset, num_runs).mesh.size,
+    )
 
 
 def fit_vocabulary(preset: Preset, corpus_source: str | None) -> Preset:
@@ -180,6 +183,7 @@ def resume(
     folder: StrPath,
     corpus_source: StrPath | None = None,
     expected: Mapping[str, Any] = _NOTHING,
+    options: FitOptions | None = None,
 ) -> tuple[Run, Split]:
     """Opens a run folder and finds its corpus again.
 
@@ -187,29 +191,36 @@ def resume(
         folder: of an earlier run.
         corpus_source: where the corpus is now, if it is not where it was.
         expected: fields of its preset that the caller takes it to have.
+        options: that it is to be trained with; None leaves open whether it fits into memory.
 
     Raises:
-        InputError: the folder is no run, has other fields than expected, or the corpus is not
-            the one it began with.
+        InputError: the folder is no run, has other fields than expected, the corpus is not the
+            one it began with, or the training does not fit into the machine's memory.
     """
     with cluster.all_or_none():
-        (run,), (split,) = _resume([Run.open(folder)], corpus_source, expected)
+        (run,), (split,) = _resume([Run.open(folder)], corpus_source, expected, options)
     cluster.require_same("run", (run.preset, run.corpus.sha256))
     return run, split
 
 
 def resume_group(
-    folder: Path, corpus_source: str | None = None, expected: Mapping[str, Any] = _NOTHING
+    folder: Path,
+    corpus_source: str | None = None,
+    expected: Mapping[str, Any] = _NOTHING,
+    options: FitOptions | None = None,
 ) -> tuple[Group, list[Split]]:
     """Opens a folder of runs and finds their corpus again; as `resume`, of `begin_group`."""
     _require_one_process()
     group = Group.open(folder)
-    runs, splits = _resume(group.runs, corpus_source, expected)
+    runs, splits = _resume(group.runs, corpus_source, expected, options)
     return dataclasses.replace(group, runs=tuple(runs)), splits
 
 
 def _resume(
-    runs: Sequence[Run], corpus_source: StrPath | None, expected: Mapping[str, Any]
+    runs: Sequence[Run],
+    corpus_source: StrPath | None,
+    expected: Mapping[str, Any],
+    options: FitOptions | None,
 ) -> tuple[list[Run], list[Split]]:
     """Does what `resume` does, for runs that differ in their seed."""
     first = runs[0]
@@ -219,6 +230,8 @@ def _resume(
             f"{first.folder} cannot go on as another run than it began: {'; '.join(others)}; leave "
             "these flags out, or begin a new run"
         )
+    if options is not None:
+        _require_room(first.preset, len(runs), options)
     record, splits = find_corpus(runs, corpus_source)
     # A run made of imported weights has now found the text that it goes on with.
     write = cluster.is_primary()

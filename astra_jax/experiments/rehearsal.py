@@ -12,6 +12,7 @@ import numpy as np
 from astra_jax.config import Preset, Record
 from astra_jax.data.corpus import CorpusRecord
 from astra_jax.data.datasets import Split
+from astra_jax.machine import cluster
 from astra_jax.machine.memory import machine_memory
 from astra_jax.model import arithmetic
 from astra_jax.training.fitting import FitOptions, steps_in_epoch
@@ -111,6 +112,7 @@ def time_steps(presets: Sequence[Preset], splits: Sequence[Split], options: FitO
         start = time.perf_counter() - started
         state, one = _timed(lambda: run(state, 1))
         count = max(1, min(round(TIMED_SECONDS / one), MAX_STEPS_PER_CALL))
+        count, _ = cluster.agree(count, None)  # Processes meet at every step.
         before = done(state)
         state, several = _timed(lambda: run(state, count))
         num_steps = max(1, done(state) - before)  # Fewer, where even these steps diverge.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from astra_jax.config import Preset
@@ -189,7 +190,7 @@ def score_tables(scored: Sequence[tuple[Subject, Sequence[Scorecard]]]) -> list[
     for subject, cards in scored:
         rows = [(_about(card), card.evaluation.to_dict()) for card in cards]
         if len(cards) > 1:
-            about = [f"{subject.name}\nmean ± std of {len(cards)}", "", "", ""]
+            about = [f"{escape(subject.name)}\nmean ± std of {len(cards)}", "", "", ""]
             rows.append((about, sum_up([values for _, values in rows])))
         for about, values in rows:
             cells = dict(_cells(values))
@@ -212,7 +213,8 @@ def _about(card: Scorecard) -> list[str]:
     seconds = card.train_seconds
     what = f"{run.preset.title} on {card.corpus.name}"
     return [
-        "\n".join([run.folder.resolve().name, what, _machine(run.environment)]),
+        # Names that a person or a stranger gave are not rich's markup.
+        escape("\n".join([run.folder.resolve().name, what, _machine(run.environment)])),
         f"{run.preset.model.num_parameters:,}",
         "–" if card.trained_chars is None else f"{card.trained_chars:,}",
         "–" if seconds is None else duration(seconds),

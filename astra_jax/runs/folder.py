@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -233,16 +234,27 @@ def claim_folder(wanted: StrPath | None, stem: str) -> Path:
     """Makes the folder that is asked for, or the next free numbered one.
 
     Raises:
-        InputError: it cannot be made, or holds something already.
+        InputError: it cannot be made, holds something already, or Orbax could not read it.
     """
     folder = None if wanted is None else Path(wanted)
+    place = str((folder or Path("runs")).absolute())
+    if pattern := set("*?[") & set(place):
+        raise InputError(
+            f"a run cannot be kept in {place}: checkpoints are not found under a name with "
+            f"{' or '.join(sorted(pattern))} in it; choose another folder"
+        )
     numbered = (Path("runs") / f"{stem}-{number}" for number in itertools.count(1))
     for candidate in [folder] if folder else numbered:
         try:
             candidate.mkdir(parents=True, exist_ok=candidate == folder)
         except FileExistsError:
-            if folder is None:
+            if folder is None and os.path.lexists(candidate):
                 continue
+            if folder is None:  # It is its parent that exists, and is no folder.
+                raise InputError(
+                    f"cannot make the folder {candidate}: {candidate.parent} is no folder, or a "
+                    "link to none; remove it, or choose a new folder by --out"
+                ) from None
             raise InputError(f"{folder} is a file: choose a new folder") from None
         except OSError as error:
             raise InputError(f"cannot make the folder {candidate}: {error.strerror}") from error

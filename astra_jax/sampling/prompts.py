@@ -20,20 +20,28 @@ _PLAIN = {"Pd": "-", "Pi": "'", "Pf": "'"}
 """The typewriter's form of dashes and quotes, by their Unicode category."""
 
 
-def read_prompt(prompt: str) -> str:
+def read_prompt(prompt: str, vocabulary: Vocabulary) -> str:
     """Returns the prompt, or all of standard input where it is `-`.
 
     One line end at the very end of the input is no part of the prompt: `echo` and editors put it
     there. A second one is.
 
+    Args:
+        prompt: what the command line says.
+        vocabulary: of the model. To one of bytes all input is as good; what is no UTF-8 stands
+            then in the text as it does in that of a command line.
+
     Raises:
-        InputError: standard input is not UTF-8.
+        InputError: standard input is not UTF-8, and the model's tokens are characters.
     """
     if prompt != STDIN:
         return prompt
     data = sys.stdin.buffer.read()
     try:
-        text = data.decode("utf-8-sig")
+        if vocabulary.is_bytes:
+            text = data.decode("utf-8", "surrogateescape")
+        else:
+            text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
             f"the prompt on standard input is not UTF-8 text: byte {data[error.start]:#04x} at "
@@ -81,4 +89,5 @@ def _forms(character: str) -> Iterator[str]:
         parts = unicodedata.normalize("NFKD", composed)
         yield "".join(part for part in parts if not unicodedata.combining(part))
     yield _PLAIN.get(unicodedata.category(character), "")
-    yield " "
+    if not unicodedata.combining(character):  # An accent after its letter leaves the letter.
+        yield " "
