@@ -143,7 +143,7 @@ def test_runs_that_are_a_link_to_nowhere_are_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("runs").symlink_to("/nowhere/runs")
-    with pytest.raises(InputError, match="folder runs/shakespeare-alpha-1: runs is no folder"):
+    with pytest.raises(InputError, match="runs is a link to nothing: choose"):
         create(None)
 
 

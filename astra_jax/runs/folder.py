@@ -13,7 +13,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -236,37 +235,53 @@ def claim_folder(wanted: StrPath | None, stem: str) -> Path:
     Raises:
         InputError: it cannot be made, holds something already, or Orbax could not read it.
     """
-    folder = None if wanted is None else Path(wanted)
-    place = str((folder or Path("runs")).absolute())
+    if wanted is not None:
+        folder = Path(wanted)
+        _make(folder)
+        _require_empty(folder)
+        return folder
+    runs = Path("runs")
+    _make(runs)
+    for number in itertools.count(1):
+        folder = runs / f"{stem}-{number}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise _cannot_make(folder, error) from error
+        return folder
+    raise AssertionError("itertools.count never ends")
+
+
+def _make(folder: Path) -> None:
+    place = str(folder.absolute())
     if pattern := set("*?[") & set(place):
         raise InputError(
             f"a run cannot be kept in {place}: checkpoints are not found under a name with "
             f"{' or '.join(sorted(pattern))} in it; choose another folder"
         )
-    numbered = (Path("runs") / f"{stem}-{number}" for number in itertools.count(1))
-    for candidate in [folder] if folder else numbered:
-        try:
-            candidate.mkdir(parents=True, exist_ok=candidate == folder)
-        except FileExistsError:
-            if folder is None and os.path.lexists(candidate):
-                continue
-            if folder is None:  # It is its parent that exists, and is no folder.
-                raise InputError(
-                    f"cannot make the folder {candidate}: {candidate.parent} is no folder, or a "
-                    "link to none; remove it, or choose a new folder by --out"
-                ) from None
-            raise InputError(f"{folder} is a file: choose a new folder") from None
-        except OSError as error:
-            raise InputError(f"cannot make the folder {candidate}: {error.strerror}") from error
-        if any((candidate / name).exists() for name in (CONFIG, GROUP)):
-            raise InputError(
-                f"{candidate} already holds a run: choose another folder, or go on with that run "
-                f"by scripts/train.py --resume {shlex.quote(str(candidate))}"
-            )
-        if any(candidate.iterdir()):
-            raise InputError(f"{candidate} is not empty: choose another folder")
-        return candidate
-    raise AssertionError("itertools.count never ends")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        what = "a file" if folder.exists() else "a link to nothing"
+        raise InputError(f"{folder} is {what}: choose a new folder") from None
+    except OSError as error:
+        raise _cannot_make(folder, error) from error
+
+
+def _cannot_make(folder: Path, error: OSError) -> InputError:
+    return InputError(f"cannot make the folder {folder}: {error.strerror}")
+
+
+def _require_empty(folder: Path) -> None:
+    if any((folder / name).exists() for name in (CONFIG, GROUP)):
+        raise InputError(
+            f"{folder} already holds a run: choose another folder, or go on with that run "
+            f"by scripts/train.py --resume {shlex.quote(str(folder))}"
+        )
+    if any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty: choose another folder")
 
 
 def _step(value: Any) -> int:
