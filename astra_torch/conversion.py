@@ -17,7 +17,7 @@ from astra_torch import files, notebook_files, onnx_models
 from astra_torch.files import WeightFile
 from astra_torch.labels import find_contradictions, nearest_preset, said_dropout
 from astra_torch.trained_model import TrainedModel
-from astra_torch.training_state import from_jax
+from astra_torch.training_state import OptimizerState, from_jax
 from astra_torch.weights import (
     ASTRA_CLASS,
     Layout,
@@ -135,15 +135,24 @@ def caveats(trained: TrainedModel, destination: Path) -> list[str]:
         found += notebook_files.caveats(trained)
     optimizer = trained.optimizer
     if optimizer is not None and destination.suffix not in (".safetensors", ".onnx"):
-        steps = optimizer.steps_per_epoch  # Not known before an epoch's end, where it is all data.
-        epoch, rest = divmod(optimizer.step, steps) if steps else (0, optimizer.step)
-        if rest:
-            found.append(
-                f"its training stands at {rest} of {steps or 'the'} steps of epoch {epoch + 1}: "
-                "scripts/train.py goes on from a file only where it was written at the end of an "
-                "epoch"
-            )
+        found += _caveats_of_training(optimizer)
     return found
+
+
+def _caveats_of_training(optimizer: OptimizerState) -> list[str]:
+    steps = optimizer.steps_per_epoch
+    if steps is None:  # Of an epoch through all data, before the first one's end.
+        where = f"step {optimizer.step}, of epochs whose length is not known yet"
+        rest = optimizer.step
+    else:
+        epoch, rest = divmod(optimizer.step, steps)
+        where = f"{rest} of {steps} steps of epoch {epoch + 1}"
+    if not rest:
+        return []
+    return [
+        f"its training stands at {where}: scripts/train.py goes on from a file only where it was "
+        "written at the end of an epoch"
+    ]
 
 
 def _write_run(trained: TrainedModel, folder: Path) -> None:

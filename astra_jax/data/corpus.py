@@ -177,7 +177,7 @@ def _identified(
     return Corpus(content=content, record=record)
 
 
-def _require_text(path: Path) -> None:
+def _require_utf_8_path(path: Path) -> None:
     """Refuses a path that a run folder could not write down."""
     try:
         str(path.absolute()).encode()
@@ -191,7 +191,7 @@ def _read(
     path: Path, name: str, origin: Origin, level: Level, *, may_be_large: bool = False
 ) -> Corpus:
     where = str(path.absolute()) if origin == "file" else None
-    _require_text(path)
+    _require_utf_8_path(path)
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             # A run folder may name one, and neither a pipe nor a device needs to have an end.
