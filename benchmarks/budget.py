@@ -26,6 +26,7 @@ from astra_jax.presets import find_preset, override
 from astra_jax.storage.atomic import write_text
 from astra_jax.storage.marked_pages import fill_in
 from astra_jax.training.fitting import FitOptions
+from astra_jax.training.pace import steps_of_a_call
 from astra_jax.training.trainer import Keys
 from benchmarks.records import describe_machine
 from benchmarks.tables import Table
@@ -48,8 +49,6 @@ PARTS: Mapping[str, str] = {
 
 KINDS = "products", "other arithmetic"
 CONTAINERS = ("while", "call", "conditional", "tuple", "get-tuple-element", "parameter")
-SECONDS = 2.0
-"""How long steps are profiled, about."""
 
 MODELS = (
     *(("shakespeare", model, "float32") for model in ("alpha", "beta", "gamma")),
@@ -132,7 +131,7 @@ def profile(model: str, dataset: str, dtype: str, options: FitOptions) -> dict[s
 
     state, _ = run(state, 2)
     state, once = run(state, 3)
-    count = max(1, min(round(SECONDS / once), steps - 3) // 2)
+    count = min(steps_of_a_call(once), (steps - 3) // 2)
     state, plain = run(state, 3 + count)
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
@@ -172,11 +171,14 @@ def table(budgets: Sequence[Mapping[str, Any]]) -> Table:
         for part, _ in total.most_common()
     ]
     steps = ("a step, not profiled", *(f"{budget['step_ms']:.3g} ms" for budget in budgets))
-    devices = ("devices", *(str(budget["devices"]) for budget in budgets))
+    counts = [
+        (what, *(str(budget[name]) for budget in budgets))
+        for what, name in (("steps of the call", "steps"), ("devices", "devices"))
+    ]
     return Table(
         title="Milliseconds of each part, and its share of all of them",
         head=("", *(budget["model"] for budget in budgets)),
-        rows=(*rows, steps, devices),
+        rows=(*rows, steps, *counts),
     )
 
 

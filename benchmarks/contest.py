@@ -23,9 +23,6 @@ from benchmarks.torch_peers import (
 )
 from benchmarks.work import Work
 
-LEAST_STEPS = 2
-"""Training steps in a call of JAX: what beginning one costs is shared, as in `fit`."""
-
 
 def make_peer(name: str, setting: Setting) -> Any:
     """Returns who trains and evaluates under a name of `PEERS`."""
@@ -91,9 +88,8 @@ class _Contestants:
 
     def training(self, name: str) -> list[Entry]:
         peer = self._make(name)
-        least = LEAST_STEPS if isinstance(peer, JaxPeer) else 1
         agreement = self._hold_gradients(name, peer) if self._is_held(name) else None
-        return [(Timed(name, peer.train, least, MAX_STEPS_PER_CALL), agreement)]
+        return [(Timed(name, peer.train, most=MAX_STEPS_PER_CALL), agreement)]
 
     def evaluation(self, name: str) -> list[Entry]:
         peer = self._make(name)

@@ -8,7 +8,6 @@ import numpy as np
 
 from astra_jax.presets import override
 from astra_jax.training.trainer import MAX_STEPS_PER_CALL
-from benchmarks.contest import LEAST_STEPS
 from benchmarks.jax_peers import JaxPeer, our_trainer
 from benchmarks.lineup import Lineup, Rules
 from benchmarks.rounds import Spread, Timed
@@ -71,7 +70,7 @@ def _contender(setting: Setting, shape: Mapping[str, int]) -> Timed:
     preset = override(setting.preset, **{FIELDS[letter]: size for letter, size in shape.items()})
     sized = Setting(preset, setting.precision, setting.devices, setting.threads)
     peer = JaxPeer(sized, our_trainer(sized))
-    return Timed(name_of(shape), peer.train, LEAST_STEPS, MAX_STEPS_PER_CALL)
+    return Timed(name_of(shape), peer.train, most=MAX_STEPS_PER_CALL)
 
 
 def _describe(

@@ -16,7 +16,7 @@ import pytest
 
 from astra_jax import losses, model, optimizers
 from astra_jax.data import datasets
-from astra_jax.gru import fused, projection, step
+from astra_jax.gru import cell, fused, projection, step
 from astra_jax.gru.layerwise import layerwise
 from astra_jax.gru.loop import over_time_in_place
 from astra_jax.sampling import draws, sampler, strategies
@@ -130,9 +130,9 @@ _states, _logits = model.GRULanguageModel.hidden_states, model.GRULanguageModel.
 _SURVIVORS = "jnp.where(keep_t, h * (1 / (1 - dropout)), jnp.zeros_like(h))"
 
 RECURRENCE = {
-    "z complemented": change(step.advance, "(1 - z) * h + z * n", "z * h + (1 - z) * n"),
-    "reset after the product": change(step.advance, "through_n(r * h", "r * through_n(h"),
-    "candidate reset by z": change(step.advance, "through_n(r * h", "through_n(z * h"),
+    "z complemented": change(cell.advance, "(1 - z) * h + z * n", "z * h + (1 - z) * n"),
+    "reset after the product": change(cell.advance, "through_n(r * h", "r * through_n(h"),
+    "candidate reset by z": change(cell.advance, "through_n(r * h", "through_n(z * h"),
     "second bias of r dropped": change(_biases, "bias_r + weights.bias_hh[0]", "bias_r"),
     "second bias of z dropped": change(_biases, "bias_z + weights.bias_hh[1]", "bias_z"),
     "bias of the candidate dropped": change(
@@ -213,11 +213,11 @@ GRADIENTS = {
         _biases, "weights.bias_hh[0]", "jax.lax.stop_gradient(weights.bias_hh[0])"
     ),
     "no gradient through the reset": change(
-        _backward_pass, "grad_r = grad_rh", "grad_r = 0 * grad_rh"
+        cell.retreat, "grad_r = grad_reset", "grad_r = 0 * grad_reset"
     ),
-    "no gradient through time": change(_backward_pass, "return grad * (1 - z) + ", "return "),
-    "no gradient through the candidate": change(_backward_pass, "+ grad_rh * r ", ""),
-    "no gradient through r and z": change(_backward_pass, " + through, Gates", ", Gates"),
+    "no gradient through time": change(cell.retreat, "grad * (1 - z) + ", ""),
+    "no gradient through the candidate": change(cell.retreat, " + grad_reset * r", ""),
+    "no gradient through r and z": change(_backward_pass, "grad + through", "grad"),
     "time reversed in training": change(
         fused._forward, "projected, keep)\n", "projected, keep, reverse=True)\n"
     ),
@@ -225,7 +225,7 @@ GRADIENTS = {
     "biases' gradients of the first step alone": change(
         _backward_pass, "grad.sum((0, 1))", "grad[0].sum(0)"
     ),
-    "slope of the candidate missing": change(_backward_pass, "* (1 - n * n)", ""),
+    "slope of the candidate missing": change(cell.retreat, "* (1 - n * n)", ""),
     "dropped states have gradients": change(_backward_pass, "if keep_t is not None", "if False"),
     "gradients of survivors not scaled": change(
         _backward_pass, "grad * (1 / (1 - dropout))", "grad"

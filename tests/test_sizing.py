@@ -68,6 +68,11 @@ def test_training_that_cannot_fit_is_refused_and_one_that_can_is_not(
     monkeypatch.setattr(memory, "machine_memory", lambda: need - 1)
     with pytest.raises(InputError, match="a smaller --batch-size, --seq-len"):
         require_memory(ALPHA)
+    with pytest.raises(InputError, match=r"B: go on with --remat, or where there is more$"):
+        require_memory(ALPHA, begun=True)
+    monkeypatch.setattr(memory, "machine_memory", lambda: 1)
+    with pytest.raises(InputError, match=r"bytes: go on where there is more$"):
+        require_memory(ALPHA, begun=True, remat=True)
 
 
 def test_each_accelerator_holds_its_share_and_cores_hold_all_together(

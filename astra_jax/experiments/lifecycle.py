@@ -153,10 +153,13 @@ def _prepare(
     return presets, corpus.record, splits
 
 
-def _require_room(preset: Preset, num_runs: int, options: FitOptions) -> None:
+def _require_room(
+    preset: Preset, num_runs: int, options: FitOptions, *, begun: bool = False
+) -> None:
     """Refuses a training that cannot fit into memory."""
     require_memory(
         preset,
+        begun=begun,
         remat=options.remat,
         backend=options.backend,
         num_runs=num_runs,
@@ -231,7 +234,7 @@ def _resume(
             "these flags out, or begin a new run"
         )
     if options is not None:
-        _require_room(first.preset, len(runs), options)
+        _require_room(first.preset, len(runs), options, begun=True)
     record, splits = find_corpus(runs, corpus_source)
     # A run made of imported weights has now found the text that it goes on with.
     write = cluster.is_primary()

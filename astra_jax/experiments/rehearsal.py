@@ -16,12 +16,10 @@ from astra_jax.machine import cluster
 from astra_jax.machine.memory import machine_memory
 from astra_jax.model import arithmetic
 from astra_jax.training.fitting import FitOptions, steps_in_epoch
+from astra_jax.training.pace import steps_of_a_call
 from astra_jax.training.sizing import memory_needed
 from astra_jax.training.trainer import MAX_STEPS_PER_CALL, Keys, TrainState
 from astra_jax.units import duration, readable
-
-TIMED_SECONDS = 2.0
-"""How long steps are timed, about: one alone tells little."""
 
 TIMED_BATCHES = 4
 """Batches of the validation part that are timed."""
@@ -111,8 +109,7 @@ def time_steps(presets: Sequence[Preset], splits: Sequence[Split], options: FitO
         state = run(engine.load([engine.trainer.init(key.init) for key in keys]), 1)
         start = time.perf_counter() - started
         state, one = _timed(lambda: run(state, 1))
-        count = max(1, min(round(TIMED_SECONDS / one), MAX_STEPS_PER_CALL))
-        count, _ = cluster.agree(count, None)  # Processes meet at every step.
+        count, _ = cluster.agree(steps_of_a_call(one), None)  # Processes meet at every step.
         before = done(state)
         state, several = _timed(lambda: run(state, count))
         num_steps = max(1, done(state) - before)  # Fewer, where even these steps diverge.

@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float
 
+from astra_jax.gru.cell import Gates, advance, retreat
 from astra_jax.gru.inputs import Inputs
 from astra_jax.gru.loop import over_time, over_time_in_place
-from astra_jax.gru.projection import Gates, dot, outer, project, summed_biases, turn
-from astra_jax.gru.step import advance
+from astra_jax.gru.projection import dot, outer, project, summed_biases, turn
 from astra_jax.gru.weights import GRUWeights
 
 
@@ -89,19 +89,16 @@ def _backward(dropout, dtype, saved, grad_hidden):
     before = jnp.concatenate([h_0[None], hidden[:-1]])
     whole, reset = turn(before, dtype), turn(gates.r * before, dtype)
     # Turned once, here: inside the scan every step would.
-    turned_r, turned_z, turned_n = kernel_hh.astype(dtype).swapaxes(1, 2)
+    turned = Gates(*kernel_hh.astype(dtype).swapaxes(1, 2))
 
     def step(grad, gates_t, at_t):
-        (r, z, n), (grad_t, h, keep_t) = gates_t, at_t
+        grad_t, h, keep_t = at_t
         grad = grad + grad_t
         if keep_t is not None:
             grad = jnp.where(keep_t, grad * (1 / (1 - dropout)), jnp.zeros_like(grad))
-        grad_n = grad * z * (1 - n * n)
-        grad_z = grad * (n - h) * z * (1 - z)
-        grad_rh = dot(grad_n, turned_n, dtype)
-        grad_r = grad_rh * h * r * (1 - r)
-        through = dot(grad_r, turned_r, dtype) + dot(grad_z, turned_z, dtype)
-        return grad * (1 - z) + grad_rh * r + through, Gates(grad_r, grad_z, grad_n), None
+        grad, grads = retreat(grad, h, gates_t, lambda grad_n: dot(grad_n, turned.n, dtype))
+        through = dot(grads.r, turned.r, dtype) + dot(grads.z, turned.z, dtype)
+        return grad + through, grads, None
 
     start, along = jnp.zeros_like(h_0), (grad_hidden, before, keep)
     grad_h_0, grads, _ = over_time_in_place(step, start, gates, along, reverse=True)

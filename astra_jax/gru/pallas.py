@@ -27,8 +27,9 @@ from jax import lax
 from jaxtyping import Array, Bool, DTypeLike, Float
 
 from astra_jax.errors import InputError
+from astra_jax.gru.cell import Gates, advance, retreat
 from astra_jax.gru.inputs import Inputs
-from astra_jax.gru.projection import Gates, dot, outer, project, summed_biases, turn
+from astra_jax.gru.projection import dot, outer, project, summed_biases, turn
 from astra_jax.gru.weights import GRUWeights
 
 
@@ -148,12 +149,10 @@ def _forward(projected, kernel_hh, h_0, scale, plan, dtype):
 
     def step(h, at_t, kernel):
         x, scale_t = at_t
-        r = jax.nn.sigmoid(x.r + dot(h, kernel[0], dtype))
-        z = jax.nn.sigmoid(x.z + dot(h, kernel[1], dtype))
-        n = jnp.tanh(x.n + dot(r * h, kernel[2], dtype))
-        h = (1 - z) * h + z * n
+        through_r, through_z = dot(h, kernel[0], dtype), dot(h, kernel[1], dtype)
+        h, gates = advance(h, x, through_r, through_z, lambda reset: dot(reset, kernel[2], dtype))
         h = h if scale_t is None else h * scale_t
-        return h, (h, r, z, n)
+        return h, (h, *gates)
 
     streams = projected, scale
     _, (states, *gates) = _kernel_scan(step, h_0, streams, kernel_hh.astype(dtype), 4, plan)
@@ -166,15 +165,12 @@ def _backward(plan, dtype, saved, grad_states):
     before = jnp.concatenate([h_0[None], states[:-1]])
 
     def step(grad, at_t, turned):
-        grad_t, h, (r, z, n), scale_t = at_t
+        grad_t, h, gates_t, scale_t = at_t
         grad = grad + grad_t
         grad = grad if scale_t is None else grad * scale_t
-        grad_n = grad * z * (1 - n * n)
-        grad_z = grad * (n - h) * z * (1 - z)
-        grad_rh = dot(grad_n, turned[2], dtype)
-        grad_r = grad_rh * h * r * (1 - r)
-        through = dot(grad_r, turned[0], dtype) + dot(grad_z, turned[1], dtype)
-        return grad * (1 - z) + grad_rh * r + through, (grad_r, grad_z, grad_n)
+        grad, grads = retreat(grad, h, gates_t, lambda grad_n: dot(grad_n, turned[2], dtype))
+        through = dot(grads.r, turned[0], dtype) + dot(grads.z, turned[1], dtype)
+        return grad + through, grads
 
     streams = grad_states, before, gates, scale
     turned = kernel_hh.astype(dtype).swapaxes(1, 2)

@@ -4,23 +4,15 @@ Biases are not part of it: a step adds them in passing, here it would take a pas
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, DTypeLike, Float, Int
 
+from astra_jax.gru.cell import Gates
 from astra_jax.gru.inputs import Embedded, Inputs, dense
 from astra_jax.gru.weights import GRUWeights
-
-
-class Gates(NamedTuple):
-    """One value each for reset gate, update gate and candidate."""
-
-    r: Float[Array, "*batch H"]
-    z: Float[Array, "*batch H"]
-    n: Float[Array, "*batch H"]
 
 
 def project(weights: GRUWeights, inputs: Inputs, dtype: DTypeLike) -> Gates:

@@ -4,7 +4,7 @@ A loop around `gru` would do at every character what needs doing once: project t
 the kernels of a layer side by side, which copies them, at several times the cost of their products.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -13,35 +13,14 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, DTypeLike, Float, Int
 
-from astra_jax.gru.projection import Gates, dot, summed_biases
+from astra_jax.gru.cell import Gates, advance
+from astra_jax.gru.projection import dot, summed_biases
 from astra_jax.gru.weights import GRUWeights
 
 LARGE = 1 << 18
 """Numbers of a kernel from which on reading it costs a single text more than widening bfloat16."""
 
 BFLOAT16 = jnp.finfo(jnp.bfloat16)
-
-
-def advance(
-    h: Float[Array, "B H"],
-    x: Gates,
-    through_r: Float[Array, "B H"],
-    through_z: Float[Array, "B H"],
-    through_n: Callable[[Float[Array, "B H"]], Float[Array, "B H"]],
-) -> tuple[Float[Array, "B H"], Gates]:
-    """Returns one layer's next state, before dropout, and its gates.
-
-    Args:
-        h: the state.
-        x: what the input and all biases contribute to the gates.
-        through_r: the state's product with the reset gate's kernel.
-        through_z: the same with the update gate's.
-        through_n: returns that of a state that was reset with the candidate's.
-    """
-    r = jax.nn.sigmoid(x.r + through_r)
-    z = jax.nn.sigmoid(x.z + through_z)
-    n = jnp.tanh(x.n + through_n(r * h))
-    return (1 - z) * h + z * n, Gates(r, z, n)
 
 
 class _Kernel(NamedTuple):

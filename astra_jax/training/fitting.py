@@ -222,6 +222,7 @@ class _Loop:
 
     def _run_epoch(self, state: TrainState, epoch: int) -> TrainState:
         """Does what is left of an epoch, counted from 0, and evaluates and saves it."""
+        # Before anything is in flight that asking the device would wait for.
         first = epoch * self.steps
         self.rates = np.asarray(self.schedule(np.arange(first, first + self.steps)), np.float64)
         state = self._train(state, epoch)
@@ -258,25 +259,30 @@ class _Loop:
         )
 
     def _train(self, state: TrainState, epoch: int) -> TrainState:
-        """Runs the rest of an epoch's steps, and tells of each call to the device."""
+        """Runs the rest of an epoch's steps, reading each call's metrics while the next runs."""
         rows = self._rows(epoch)
         offset = epoch * self.steps
         at = np.array([member.steps_done for member in self.members])
         step, end = int(at.min()), offset + self.steps
+        pending = None
         self.pace.start()
         while step < end:
             due = self.options.saving.steps_until_due(step)
             wanted = self.pace.steps(min(end - step, due or end))
             count, stop = cluster.agree(wanted, self.stop.number)
             if stop is not None:
+                self._read(pending, state)
                 self._save(state)
                 raise StoppedError(stop, step)
             state, history, count = self.engine.run_steps(state, rows, offset, step, count)
-            step += count
-            begun, at = at, np.maximum(at, step)
-            self._read(_Call(begun, at, rows, history), state)
+            self._read(pending, state)
+            pending, step = _Call(at, np.maximum(at, step + count), rows, history), step + count
+            at = pending.end
             if count == due and step < end:
+                self._read(pending, state)
+                pending = None
                 self._save(state)
+        self._read(pending, state)
         return state
 
     def _rows(self, epoch: int) -> Int[np.ndarray, "R S B"]:
@@ -291,8 +297,10 @@ class _Loop:
         for member, part in zip(self.members, self.engine.parts(state), strict=True):
             member.save(part)
 
-    def _read(self, call: "_Call", state: TrainState) -> None:
+    def _read(self, call: "_Call | None", state: TrainState) -> None:
         """Waits for a call's metrics, checks them, tells about them and adds them up."""
+        if call is None:
+            return
         told = self.engine.parts(call.history)
         counts = call.end - call.begin
         cut = [
@@ -364,7 +372,7 @@ class _Loop:
 
 
 class _Call(NamedTuple):
-    """A call to the device.
+    """A call to the device whose metrics have not been read yet.
 
     Attributes:
         begin: the step that each run stood at.

@@ -83,6 +83,11 @@ class Memory:
         """All of them."""
         return sum(vars(self).values())
 
+    @property
+    def largest(self) -> str:
+        """The name of the largest of them."""
+        return max(vars(self), key=lambda part: getattr(self, part))
+
     def describe(self) -> str:
         """Returns the total and its parts in one line."""
         parts = ", ".join(
@@ -144,11 +149,12 @@ def memory_needed(
     return alone.of_runs(most, most)
 
 
-def require_memory(preset: Preset, *, remat: bool = False, **how: Any) -> None:
+def require_memory(preset: Preset, *, begun: bool = False, remat: bool = False, **how: Any) -> None:
     """Finds out, before anything is allocated, whether a training can fit.
 
     Args:
         preset: the training.
+        begun: whether it has, so that its sizes are what they are.
         remat: see `Memory.of`.
         how: what else `memory_needed` takes.
 
@@ -156,19 +162,25 @@ def require_memory(preset: Preset, *, remat: bool = False, **how: Any) -> None:
         InputError: it needs more than the machine has.
     """
     needed = memory_needed(preset, remat=remat, **how)
-    remedy = f"take {_remedy(needed, remat=remat)}"
+    remedy = _remedy_once_begun(needed, remat=remat) if begun else _remedy(needed, remat=remat)
     memory.require(needed.total, f"the training needs {needed.describe()}", remedy)
 
 
 def _remedy(needed: Memory, *, remat: bool) -> str:
     """Returns the flags that make the largest part of a training's memory smaller."""
-    largest = max(vars(needed), key=lambda part: getattr(needed, part))
+    largest = needed.largest
     if largest == "batches":
-        return "a smaller --batch-size or --steps-per-epoch"
+        return "take a smaller --batch-size or --steps-per-epoch"
     if largest != "activations":
-        return "a smaller --hidden-dim, --num-layers or --embedding-dim"
-    smaller = "a smaller --batch-size, --seq-len, --hidden-dim or --num-layers"
+        return "take a smaller --hidden-dim, --num-layers or --embedding-dim"
+    smaller = "take a smaller --batch-size, --seq-len, --hidden-dim or --num-layers"
     return smaller if remat else f"{smaller}, or --remat"
+
+
+def _remedy_once_begun(needed: Memory, *, remat: bool) -> str:
+    if needed.largest == "activations" and not remat:
+        return "go on with --remat, or where there is more"
+    return "go on where there is more"
 
 
 MANY_PARAMETERS = 10

@@ -254,8 +254,8 @@ class Trainer:
 
         One compiled program serves every number of steps, so the host can look in as often as
         it likes. A step whose loss or gradient is not finite is not done, and nothing after it:
-        the state stays that before it, its metrics are told. Where the batches are of later steps
-        than the state's next one, none is done.
+        the state stays that before it, its metrics are told. A call that was made ahead of that
+        news has batches of later steps, and does none of them.
 
         Args:
             state: donated.

@@ -1,0 +1,64 @@
+"""One step of one layer: its equations, and their gradient by hand.
+
+`scan` alone has equations of its own, as the truth that the other backends are held to, and
+`wavefront`, which takes all layers at once.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Product = Callable[[Float[Array, "B H"]], Float[Array, "B H"]]
+"""Multiplies with a kernel. The candidate's gets its operand inside the step, not before it."""
+
+
+class Gates(NamedTuple):
+    """One value each for reset gate, update gate and candidate."""
+
+    r: Float[Array, "*batch H"]
+    z: Float[Array, "*batch H"]
+    n: Float[Array, "*batch H"]
+
+
+def advance(
+    h: Float[Array, "B H"],
+    x: Gates,
+    through_r: Float[Array, "B H"],
+    through_z: Float[Array, "B H"],
+    through_n: Product,
+) -> tuple[Float[Array, "B H"], Gates]:
+    """Returns the next state, before dropout, and the gates.
+
+    Args:
+        h: the state.
+        x: what the input and all biases contribute to the gates.
+        through_r: the state's product with the reset gate's kernel.
+        through_z: the same with the update gate's.
+        through_n: returns that of a state that was reset with the candidate's.
+    """
+    r = jax.nn.sigmoid(x.r + through_r)
+    z = jax.nn.sigmoid(x.z + through_z)
+    n = jnp.tanh(x.n + through_n(r * h))
+    return (1 - z) * h + z * n, Gates(r, z, n)
+
+
+def retreat(
+    grad: Float[Array, "B H"], h: Float[Array, "B H"], gates: Gates, through_n: Product
+) -> tuple[Float[Array, "B H"], Gates]:
+    """Returns the gradients of the state, but for what r's and z's kernels hand it, and of `x`.
+
+    Args:
+        grad: of the next state, before dropout.
+        h: the state, as `advance` was given it.
+        gates: as it returned them.
+        through_n: multiplies with the candidate's kernel, turned.
+    """
+    r, z, n = gates
+    grad_n = grad * z * (1 - n * n)
+    grad_z = grad * (n - h) * z * (1 - z)
+    grad_reset = through_n(grad_n)
+    grad_r = grad_reset * h * r * (1 - r)
+    return grad * (1 - z) + grad_reset * r, Gates(grad_r, grad_z, grad_n)
