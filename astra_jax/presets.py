@@ -76,7 +76,7 @@ PRESETS: dict[tuple[DatasetName, str], Preset] = {
 
 NOTEBOOK: Literal["notebook"] = "notebook"
 TUNED: Literal["tuned"] = "tuned"
-"""The recipes: that of the studies, and one that reaches a lower loss from as many characters."""
+"""The recipes: that of the studies, and one that reaches a lower loss from no more characters."""
 
 _TUNED = dict(schedule="cosine-by-step", warmup_steps=200)
 _TUNED_NAMES = _TUNED | dict(optimizer="adamw", decay="matrices")

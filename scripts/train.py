@@ -49,7 +49,7 @@ class Arguments:
     dataset: Annotated[str | None, default("shakespeare")] = None
     """shakespeare (running text) or names (one word a line)."""
     recipe: Annotated[str | None, default("notebook")] = None
-    """notebook, as in the studies, or tuned: lower losses from as many characters."""
+    """notebook, as in the studies, or tuned: lower losses from no more characters."""
     corpus: Annotated[str | None, default("the published one")] = None
     """A UTF-8 text file, or `builtin` for the text that the project makes itself."""
     out: Annotated[Path | None, default("runs/…")] = None

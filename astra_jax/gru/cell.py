@@ -1,7 +1,7 @@
 """One step of one layer: its equations, and their gradient by hand.
 
-`scan` alone has equations of its own, as the truth that the other backends are held to, and
-`wavefront`, which takes all layers at once.
+Two backends have equations of their own: `scan`, as the truth that the others are held to, and
+`wavefront`, which takes all layers and two gates at once.
 """
 
 from collections.abc import Callable
