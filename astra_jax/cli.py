@@ -27,6 +27,9 @@ AGAIN_SECONDS = 0.1
 
 Arguments = TypeVar("Arguments")
 
+_RULE = re.compile(r"^(?:╭.*|╰.*|[│ ]*[─-]{5,}[│ ]*)\n", re.MULTILINE)
+"""Parts a title, what is wrong, and what may help, in tyro's box; a plain terminal's has dashes."""
+
 
 def _watch_interrupts() -> None:
     """Lets Ctrl-C end a script in a line also where `run` cannot see it."""
@@ -97,7 +100,7 @@ def run(
     code = None
     try:
         code = main(_parse(arguments, doc))
-        sys.stdout.flush()
+        print(end="", flush=True)  # Unlike a flush of what a shell may have closed, and so is None.
     except InputError as error:
         _fail(f"error: {error}", EXIT_INPUT)
     except DivergedError as error:
@@ -145,9 +148,8 @@ def _parse(arguments: type[Arguments], doc: str | None) -> Arguments:
     except SystemExit as end:
         if not end.code:  # None, where a completion script was printed.
             sys.exit(0)
-    # Rules part a title, what is wrong, and what may help; a plain terminal's are of dashes.
     plain = re.sub(r"\x1b\[[0-9;]*m", "", complaint.getvalue())
-    _, wrong, *_ = re.split(r".*[─-]{5,}.*\n?", plain)
+    _, wrong, *_ = _RULE.split(plain)
     _fail(f"error: {re.sub('[│╭╰╮╯]', ' ', wrong).strip()}; see --help", EXIT_INPUT)
 
 

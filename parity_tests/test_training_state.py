@@ -605,3 +605,5 @@ def test_training_does_not_go_on_with_epochs_of_another_length(
     steps = run.metrics()[-1].step
     with pytest.raises(InputError, match=rf"trained {steps} steps an epoch before.* corpus has 1:"):
         fit(*lifecycle.resume(tmp_path / "back", str(few)), Stop())
+    fit(*lifecycle.resume(tmp_path / "back", corpora["words"]), Stop())  # It is bound to none.
+    assert lifecycle.resume(tmp_path / "back")[0].corpus.sha256 == run.corpus.sha256

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from rich.console import Console
-
 # The benchmarks stand beside the packages that are installed, and are none of them.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from astra_jax import cli
 from astra_jax.cli import default
 from astra_jax.config import Preset
+from astra_jax.console import Console
 from astra_jax.machine import cluster
 from astra_jax.presets import find_preset, override
 from benchmarks import peers, records

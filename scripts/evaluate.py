@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
 from rich.markup import escape
 from tyro.conf import Positional
 
 from astra_jax import cli
 from astra_jax.cli import default
+from astra_jax.console import Console
 from astra_jax.data.corpus import CorpusRecord
 from astra_jax.data.datasets import Split
 from astra_jax.errors import InputError

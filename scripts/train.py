@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from rich.console import Console
 from tyro.conf import FlagConversionOff
 
 from astra_jax import cli
 from astra_jax.cli import default, of_preset
 from astra_jax.config import Preset
+from astra_jax.console import Console
 from astra_jax.data.datasets import Split
 from astra_jax.errors import InputError, StoppedError
 from astra_jax.experiments import lifecycle
@@ -168,7 +168,9 @@ class Arguments:
     def go_on(self, folder: Path) -> str:
         """Returns the command that goes on with a run in the way that these flags asked for."""
         command = ["python", "scripts/train.py", "--resume", str(folder)]
-        for name in ("checkpoint_every", "keep", "devices", "backend", "remat", "tensorboard"):
+        again = ("checkpoint_every", "keep", "devices", "backend", "remat", "debug_nans")
+        where = () if self.resume is None else ("corpus",)  # A new run has written down its own.
+        for name in (*where, *again, "no_compile_cache", "tensorboard"):
             value, flag = getattr(self, name), "--" + name.replace("_", "-")
             if value != getattr(Arguments, name):
                 command += [flag] if value is True else [flag, str(value)]

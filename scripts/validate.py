@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from rich.console import Console
-
 from astra_jax import cli
 from astra_jax.cli import default
+from astra_jax.console import Console
 from astra_jax.errors import InputError
 from astra_jax.experiments.lifecycle import builtin_warning
 from astra_jax.presets import find_preset, override

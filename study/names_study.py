@@ -26,7 +26,7 @@ from astra_jax.experiments import lifecycle
 from astra_jax.machine.environment import describe_environment
 from astra_jax.model import GRULanguageModel
 from astra_jax.presets import PRESETS, override
-from astra_jax.runs.folder import Run
+from astra_jax.runs.folder import CONFIG, Run
 from astra_jax.sampling.strategies import Temperature
 from astra_jax.sampling.writing import Writer
 from astra_jax.storage.atomic import replacing, write_text
@@ -127,7 +127,7 @@ def _trained(
 ) -> tuple[Run, Split]:
     """Begins a run or goes on with it, to its end."""
     place = folder / name.replace(" ", "-")
-    if place.exists():
+    if (place / CONFIG).is_file():
         fields = {"epochs": preset.train.epochs, **SETTINGS[name]}
         run, split = lifecycle.resume(place, corpus, fields)
     else:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from astra_jax.storage.atomic import replacing, write_bytes, write_text
+from astra_jax.errors import InputError
+from astra_jax.storage.atomic import replacing, require_new_file, write_bytes, write_text
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,6 +61,16 @@ def test_replacing_refuses_an_existing_file_if_told_so(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError), replacing(tmp_path / "a.bin", overwrite=False):
         pytest.fail("the block must not run")
     assert folder_contents(tmp_path) == {"a.bin": b"first"}
+
+
+def test_a_file_or_a_link_to_nothing_is_in_the_way_before_any_work_is_done(tmp_path: Path) -> None:
+    path, link = tmp_path / "file", tmp_path / "link"
+    require_new_file(path)
+    path.touch()
+    link.symlink_to("nowhere")
+    for there in (path, link):
+        with pytest.raises(InputError, match="exists already: choose another name"):
+            require_new_file(there)
 
 
 @pytest.mark.usefixtures("_links")

@@ -16,7 +16,8 @@ JAX_MODULES = [
     for path in sorted((ROOT / "astra_jax").rglob("*.py"))
 ]
 ROOMS = (
-    *("units", "errors", "storage", "config", "presets", "published", "machine", "losses", "data"),
+    *("units", "errors", "console", "storage", "config", "presets", "published", "machine"),
+    *("losses", "data"),
     *(
         "initializers",
         "threefry",

@@ -3,8 +3,8 @@
 import io
 
 import pytest
-from rich.console import Console
 
+from astra_jax.console import Console
 from astra_jax.runs.metrics import EpochMetrics
 from astra_jax.training import progress
 from astra_jax.training.progress import ConsoleProgress, Snapshot

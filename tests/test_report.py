@@ -209,7 +209,7 @@ def test_report_takes_a_stranger_for_text_only(
         config = json.loads((run.folder / "config.json").read_text())
         config["environment"] = {HOSTILE + "\x1b": [HOSTILE + "\0"]}
         (run.folder / "config.json").write_text(json.dumps(config))
-        monkeypatch.setattr(Writer, "generate", lambda *_, num, **__: [HOSTILE] * num)
+        monkeypatch.setattr(Writer, "generate", lambda *_, num, **__: [HOSTILE + "\r\n"] * num)
         written, *_ = write_report([Run.open(run.folder)], run.folder / "report.html")
         text = written.read_text()
         assert str(tmp_path) not in text

@@ -1,8 +1,10 @@
 """Tests of run folders: made whole, read again, refused where damaged or taken."""
 
 import dataclasses
+import errno
 import json
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,10 @@ from astra_jax.config import LATER, Preset
 from astra_jax.data.corpus import PUBLISHED, CorpusRecord
 from astra_jax.data.vocabulary import Vocabulary, published_vocabulary
 from astra_jax.errors import InputError
+from astra_jax.experiments.groups import Group, seeded
 from astra_jax.presets import CUSTOM_NAMES, PRESETS, override
+from astra_jax.runs import folder
+from astra_jax.runs.checkpoints import Checkpoints
 from astra_jax.runs.folder import Run
 from astra_jax.runs.metrics import EpochMetrics
 
@@ -131,11 +136,35 @@ def test_run_is_not_made_in_a_file_or_below_one(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"file": b"data"}
 
 
-@pytest.mark.parametrize("name", ["a[1]", "a*", "a?"])
+@pytest.mark.parametrize("name", ["a[1]", "a*", "a?", "a\\b", os.fsdecode(b"a\xff")])
 def test_a_folder_that_checkpoints_are_not_found_in_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=re.escape(f"under a name with {name[1]} in it")):
+    what = name[1] if name.isprintable() else "bytes that are not UTF-8"
+    with pytest.raises(InputError, match=re.escape(f"under a name with {what} in it")):
         create(tmp_path / name / "run")
     assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError, match=re.escape(what)):  # A run may have been moved there.
+        Checkpoints(tmp_path / name)
+    Checkpoints(tmp_path / name, read_only=True)
+
+
+def test_a_run_that_cannot_be_made_leaves_a_folder_to_begin_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = folder.write_text
+
+    def fill_up(path: Path, *rest: Any, **more: Any) -> None:
+        if path == tmp_path / "seed-1" / "vocabulary.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, *rest, **more)
+
+    vocabulary, corpus = published_vocabulary("shakespeare"), CorpusRecord.unknown("x")
+    group = tmp_path, seeded(ALPHA, 3), vocabulary, corpus
+    monkeypatch.setattr(folder, "write_text", fill_up)
+    with pytest.raises(InputError, match="No space left"):
+        Group.create(*group)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    assert Group.open(Group.create(*group).folder).runs
 
 
 def test_runs_that_are_a_link_to_nowhere_are_refused(

@@ -7,6 +7,7 @@ import json
 import math
 import re
 import runpy
+import shlex
 import shutil
 import signal
 import subprocess
@@ -257,7 +258,7 @@ def test_train_that_ends_early_has_an_exit_code_of_its_own(
     (tmp_path / "words.txt").write_text(WORDS)
     run = tmp_path / "run"
     names = ["--dataset", "names", "--corpus", tmp_path / "words.txt"]
-    flags = "--keep 3 --devices 1 --remat"
+    flags = "--keep 3 --devices 1 --remat --debug-nans --no-compile-cache"
     result = call("train.py", *names, "--out", run, *flags.split())
     note, *told = result.err.splitlines()
     assert note.endswith(
@@ -266,6 +267,9 @@ def test_train_that_ends_early_has_an_exit_code_of_its_own(
     )
     expected = [line.replace("RUN", str(run)).replace("FLAGS", flags) for line in lines]
     assert (result.code, told) == (code, expected)
+    moved = (tmp_path / "words.txt").rename(tmp_path / "moved.txt")
+    told = call("train.py", "--resume", run, "--corpus", moved).err
+    assert f"--resume {run} --corpus {moved}\n" in told or code == 3
 
 
 def test_who_reads_no_errors_gets_their_exit_code() -> None:
@@ -274,6 +278,20 @@ def test_who_reads_no_errors_gets_their_exit_code() -> None:
     assert process.stderr
     process.stderr.close()
     assert process.wait() == 2
+
+
+def test_who_reads_no_output_gets_the_results_and_the_exit_code(
+    trained: Trained, tmp_path: Path
+) -> None:
+    path = tmp_path / "losses.json"
+    command = [sys.executable, str(SCRIPTS / "evaluate.py"), str(trained.text), "--json", str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout
+    process.stdout.close()
+    assert process.wait() == 0
+    assert json.loads(path.read_text())
+    closed = shlex.join([sys.executable, str(SCRIPTS / "train.py"), "--summary"]) + " >&-"
+    assert subprocess.run(closed, shell=True, check=True).returncode == 0
 
 
 def test_a_run_that_does_not_fit_into_memory_does_not_go_on(
@@ -765,6 +783,7 @@ REFUSALS: list[tuple[str, str, str]] = [
         ": take a smaller .*--seq-len.*, or --remat",
     ),
     ("train.py", "--resume RUN --dry-run", "leave out --dry-run"),
+    ("train.py", "--modle=------", "Unrecognized options: --modle=------; see --help"),
     ("train.py", "--dropout 1", "dropout must be at least 0 and below 1, got 1.0"),
     ("train.py", "--learning-rate nan", "learning_rate must be a finite number, got nan"),
     ("train.py", "--optimizer sgd", "optimizer must be one of adamw, adam, got 'sgd'"),

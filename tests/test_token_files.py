@@ -131,16 +131,32 @@ def test_ids_that_cannot_be_kept_are_refused_in_one_line(
         assert "has 300 chars, more than the 299 that can be counted: split" in refused()
     encode_once = token_files._encode
 
-    def change(*arguments: Any) -> None:
-        path.write_text("abd" * 100)
-        encode_once(*arguments)
+    for later in ("abd", "ab\N{SNOWMAN}"):  # Within the table of characters, and beyond it.
 
-    with mock.patch.object(token_files, "_encode", change):
-        assert "changed while it was read: begin again" in refused()
+        def change(*arguments: Any, later: str = later) -> None:
+            path.write_text(later * 100)
+            encode_once(*arguments)
+
+        path.write_text("abc" * 100)
+        with mock.patch.object(token_files, "_encode", change):
+            assert "changed while it was read: begin again" in refused()
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(InputError, match=r"cannot keep the encoded corpus in .*: Not a directory;"):
         load_corpus("shakespeare", str(path))
+
+
+@pytest.mark.usefixtures("large")
+def test_what_a_killed_process_was_writing_is_removed_in_time(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_text("abc" * 100)
+    cache_folder().mkdir(parents=True)
+    old, new = cache_folder() / ".0123.tmp", cache_folder() / ".4567.tmp"
+    for left in (old, new):
+        left.write_bytes(b"ids")
+    os.utime(old, (0, 0))
+    load_corpus("shakespeare", str(path))
+    assert [old.exists(), new.exists()] == [False, True]
 
 
 @given(data=st.data(), length=st.integers(12, 60), seq_len=st.integers(1, 8))

@@ -1,9 +1,11 @@
 """A corpus too large for memory: encoded into a file chunk by chunk, read where it is needed."""
 
 import codecs
+import contextlib
 import hashlib
 import itertools
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +33,9 @@ MOST_TOKENS = 2**31 - 1
 
 SPARE_BYTES = 64_000_000
 """What a disk should have left when the encoded corpus is on it."""
+
+ABANDONED_SECONDS = 3600.0
+"""A temporary file that has not grown for so long is of a process that was killed."""
 
 
 @dataclass(frozen=True)
@@ -173,10 +178,12 @@ def _encode(path: Path, ids: Path, vocabulary: Vocabulary, size: int, sha256: st
     digest = hashlib.sha256()
     try:
         ids.parent.mkdir(parents=True, exist_ok=True)
+        _drop_abandoned(ids.parent)
         _require_space(ids.parent, size)
         with replacing(ids) as temporary, temporary.open("wb") as file:
             for points in _code_points(path, _chunks(path, "char", digest)):
-                file.write(table[points].tobytes())
+                # Of a file that changes meanwhile a character may lie beyond the table.
+                file.write(table.take(points, mode="clip").tobytes())
             if digest.hexdigest() != sha256:
                 raise InputError(f"the corpus {path} changed while it was read: begin again")
     except OSError as error:
@@ -184,6 +191,14 @@ def _encode(path: Path, ids: Path, vocabulary: Vocabulary, size: int, sha256: st
             f"cannot keep the encoded corpus in {ids.parent}: {error.strerror or error}; set "
             "XDG_CACHE_HOME to a folder that can be written"
         ) from error
+
+
+def _drop_abandoned(folder: Path) -> None:
+    """Removes what was being written when a process was killed, and has not changed since."""
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):  # Another process does the same.
+            if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                path.unlink()
 
 
 def _require_space(folder: Path, size: int) -> None:

@@ -6,6 +6,7 @@ summary.json      mean, deviation, lowest and highest of their losses, after eve
 """
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,11 +88,17 @@ class Group:
             raise InputError(f"{folder} has just been taken by another run") from None
         except OSError as error:
             raise InputError(f"cannot write into {folder}: {error.strerror}") from error
-        runs = (
-            Run.create(_folder_of(folder, preset.train.seed), preset, vocabulary, corpus)
-            for preset in presets
-        )
-        return cls(folder=folder, runs=tuple(runs))
+        try:
+            runs = tuple(
+                Run.create(_folder_of(folder, seed), preset, vocabulary, corpus)
+                for seed, preset in zip(seeds, presets, strict=True)
+            )
+        except BaseException:  # Without all of its runs it could be neither begun nor opened.
+            for seed in seeds:
+                shutil.rmtree(_folder_of(folder, seed), ignore_errors=True)
+            (folder / GROUP).unlink()
+            raise
+        return cls(folder=folder, runs=runs)
 
     @classmethod
     def open(cls, folder: Path) -> Self:

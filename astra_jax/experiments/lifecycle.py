@@ -236,9 +236,8 @@ def _resume(
     if options is not None:
         _require_room(first.preset, len(runs), options, begun=True)
     record, splits = find_corpus(runs, corpus_source)
-    # A run made of imported weights has now found the text that it goes on with.
-    write = cluster.is_primary()
-    runs = [r if r.corpus.sha256 else r.with_corpus(record, write=write) for r in runs]
+    # A run made of imported weights has now found a text that it may go on with.
+    runs = [run if run.corpus.sha256 else run.with_corpus(record) for run in runs]
     return runs, splits
 
 

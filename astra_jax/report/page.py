@@ -56,7 +56,9 @@ def write_report(runs: Sequence[Run], path: Path, *, with_samples: bool = True) 
             palette=PALETTE,
         )
     )
-    write_text(path, _UNPRINTABLE.sub("\ufffd", page))
+    # A carriage return ends a line of HTML as well, and in some corpora every one.
+    lines = page.replace("\r\n", "\n").replace("\r", "\n")
+    write_text(path, _UNPRINTABLE.sub("\ufffd", lines))
     for chart, picture in zip(charts, pictures, strict=True):
         draw_chart(chart, ", ".join(labels), picture)
     return [path, *pictures]

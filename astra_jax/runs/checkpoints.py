@@ -37,6 +37,25 @@ class Saved(NamedTuple, Generic[State]):
     record: dict[str, Any]
 
 
+def require_findable(folder: Path) -> None:
+    """Refuses a folder in which Orbax would not find again what it has written.
+
+    It looks for the parts of a checkpoint by patterns, and takes a backslash for a slash.
+
+    Raises:
+        InputError: its name, or that of a folder above it, has such a character.
+    """
+    place = str(folder.absolute())
+    found = sorted(set("*?[\\") & set(place))
+    if not place.isprintable() and any("\ud800" <= character <= "\udfff" for character in place):
+        found.append("bytes that are not UTF-8")
+    if found:
+        raise InputError(
+            f"a run cannot be kept in {place}: checkpoints are not found under a name with "
+            f"{' or '.join(found)} in it; choose another folder, or give this one another name"
+        )
+
+
 class Checkpoints:
     """The checkpoints in one folder, by step. Use as a context manager."""
 
@@ -50,8 +69,10 @@ class Checkpoints:
                 a kill left half-written: it could be what another is writing now.
 
         Raises:
-            InputError: the list of what is there is damaged.
+            InputError: the list of what is there is damaged, or what is written would not be found.
         """
+        if not read_only:
+            require_findable(folder)
         self.folder, self.keep, self._read_only = folder, keep, read_only
         self._pending: Any = None
         # Orbax is slow to import, and a new run has no use for it before its first checkpoint.

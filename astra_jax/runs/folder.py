@@ -25,6 +25,7 @@ from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import InputError
 from astra_jax.machine.environment import describe_environment
 from astra_jax.presets import PRESETS, override
+from astra_jax.runs.checkpoints import require_findable
 from astra_jax.runs.metrics import EpochMetrics
 from astra_jax.storage import strict_json
 from astra_jax.storage.atomic import write_text
@@ -96,7 +97,11 @@ class Run:
         try:
             # The first file is the claim: of two that begin here at once one is refused.
             run._write_config(overwrite=False)
-            write_text(run.folder / VOCABULARY, _json(vocabulary.to_dict()))
+            try:
+                write_text(run.folder / VOCABULARY, _json(vocabulary.to_dict()))
+            except BaseException:  # A run with half of its files could be neither begun nor opened.
+                (run.folder / CONFIG).unlink()
+                raise
         except FileExistsError:
             raise InputError(f"{run.folder} has just been taken by another run") from None
         except OSError as error:
@@ -143,12 +148,14 @@ class Run:
             ),
         )
 
-    def with_corpus(self, corpus: CorpusRecord, *, write: bool) -> Self:
-        """Returns the run with what has become known of its corpus, which one process writes."""
-        run = dataclasses.replace(self, corpus=corpus)
-        if write:
-            run._write_config()
-        return run
+    def with_corpus(self, corpus: CorpusRecord) -> Self:
+        """Returns the run with what has become known of its corpus; see `record_corpus`."""
+        return dataclasses.replace(self, corpus=corpus)
+
+    def record_corpus(self) -> None:
+        """Writes down what has become known of its corpus, unless it stands there."""
+        if Run.open(self.folder).corpus != self.corpus:
+            self._write_config()
 
     def _write_config(self, *, overwrite: bool = True) -> None:
         config = {
@@ -255,12 +262,7 @@ def claim_folder(wanted: StrPath | None, stem: str) -> Path:
 
 
 def _make(folder: Path) -> None:
-    place = str(folder.absolute())
-    if pattern := set("*?[") & set(place):
-        raise InputError(
-            f"a run cannot be kept in {place}: checkpoints are not found under a name with "
-            f"{' or '.join(sorted(pattern))} in it; choose another folder"
-        )
+    require_findable(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:

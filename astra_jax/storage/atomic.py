@@ -66,7 +66,7 @@ def require_new_file(path: Path) -> None:
     Raises:
         InputError: it exists, or its folder does not or cannot be written.
     """
-    if path.exists():
+    if path.exists() or path.is_symlink():  # A link to nothing is in the way as well.
         raise InputError(f"{path} exists already: choose another name")
     try:
         with tempfile.TemporaryFile(dir=path.absolute().parent):

@@ -4,6 +4,7 @@ import jax
 
 from astra_jax.data.datasets import Split
 from astra_jax.errors import InputError
+from astra_jax.machine import cluster
 from astra_jax.runs.folder import Run
 from astra_jax.runs.metrics import EpochMetrics, History
 from astra_jax.training.saving import Saver, Training
@@ -45,21 +46,23 @@ class Member:
                 f"{self.steps} steps say {self.steps_done}: the corpus or the checkpoint is not "
                 "its own"
             )
+        if cluster.is_primary():
+            self.run.record_corpus()
         return state
 
     def _require_whole_epochs_elsewhere(self) -> None:
         run, steps = self.run, self.steps
-        if rest := run.imported_step % steps:
-            raise InputError(
-                f"{run.folder} was imported at step {run.imported_step}, {rest} of {steps} steps "
-                f"into epoch {run.imported_step // steps + 1}: import a checkpoint that was "
-                "written at the end of an epoch"
-            )
         if run.imported_step and run.imported_steps_per_epoch not in (None, steps):
             raise InputError(
                 f"{run.folder} was trained {run.imported_steps_per_epoch} steps an epoch before it "
                 f"was imported, and this corpus has {steps}: give the former one by --corpus, or "
                 "import the weights alone (scripts/convert.py --weights-only)"
+            )
+        if rest := run.imported_step % steps:
+            raise InputError(
+                f"{run.folder} was imported at step {run.imported_step}, {rest} of {steps} steps "
+                f"into epoch {run.imported_step // steps + 1}: import a checkpoint that was "
+                "written at the end of an epoch"
             )
 
     def save(self, state: TrainState) -> None:

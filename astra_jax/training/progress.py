@@ -1,6 +1,5 @@
 """What a person sees while a model trains: a live bar on a terminal, plain lines elsewhere."""
 
-import os
 import statistics
 import sys
 import time
@@ -9,10 +8,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
+from astra_jax.console import Console
 from astra_jax.runs.metrics import EpochMetrics, Spread
 from astra_jax.units import duration
 
@@ -91,20 +90,12 @@ class Several:
             listener.epoch(lines)
 
 
-class _Console(Console):
-    """A console that falls silent where nobody reads any more, and lets the training go on."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
-
-
 class ConsoleProgress:
     """Writes to a console: live if it is a terminal, else a line now and then."""
 
     def __init__(self, console: Console | None = None, *, quiet: bool = False):
         """Takes standard output unless a console is given; if quiet, says nothing there."""
-        self._console = console or _Console(
+        self._console = console or Console(
             file=sys.stdout, highlight=False, soft_wrap=True, quiet=quiet
         )
         self._bar = RichProgress(

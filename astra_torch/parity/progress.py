@@ -2,8 +2,7 @@
 
 import time
 
-from rich.console import Console
-
+from astra_jax.console import Console
 from astra_jax.training.progress import LINE_SECONDS
 from astra_jax.units import duration
 
