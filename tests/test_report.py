@@ -169,11 +169,12 @@ def test_report_of_other_text_says_so_and_shows_nothing_published(
 
 
 def test_report_overlays_runs(tmp_path: Path) -> None:
+    moved = Folder(tmp_path / "new").run(epochs=0).folder.rename(tmp_path / "new\udcff")
     runs = [
         Folder(tmp_path / "one" / "run").run(epochs=10),
         Folder(tmp_path / "two" / "run").run(override(ALPHA, seed=1), epochs=3),
         Folder(tmp_path / "small").run(override(ALPHA, hidden_dim=8), epochs=1),
-        Folder(tmp_path / "new\udcff").run(epochs=0),
+        Run.open(moved),
     ]
     shown = Page(write_report(runs, tmp_path / "page.html", with_samples=False)[0])
     assert set(shown.curves().values()) == {3}
