@@ -23,8 +23,8 @@ EXIT_INPUT, EXIT_DIVERGED, EXIT_SIGNAL = 2, 3, 128
 EXIT_INTERRUPTED = EXIT_SIGNAL + signal.SIGINT
 
 AGAIN_SECONDS = 0.5
-"""After which a Ctrl-C that was swallowed comes again: by then a busy machine's main thread has left
-where it would be swallowed once more."""
+"""After which a Ctrl-C that was swallowed comes again. By then the main thread, also of a busy
+machine, has left where it would be swallowed once more."""
 
 Arguments = TypeVar("Arguments")
 
