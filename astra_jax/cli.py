@@ -8,7 +8,6 @@ import re
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from types import TracebackType
@@ -24,7 +23,7 @@ EXIT_INTERRUPTED = EXIT_SIGNAL + signal.SIGINT
 
 AGAIN_SECONDS = 0.5
 """After which a Ctrl-C that was swallowed comes again. By then the main thread, also of a busy
-machine, has left where it would be swallowed once more."""
+machine, has left the callback and the hook, which would swallow it once more."""
 
 Arguments = TypeVar("Arguments")
 
@@ -46,9 +45,9 @@ def _watch_interrupts() -> None:
 
     def interrupt_again(swallowed: Any) -> None:
         if issubclass(swallowed.exc_type, KeyboardInterrupt):
-            handled = threading.Event()
-            threading.Thread(target=_interrupt_after, args=(handled,), daemon=True).start()
-            handled.set()
+            again = threading.Timer(AGAIN_SECONDS, _interrupt_main_thread)
+            again.daemon = True
+            again.start()
         else:
             swallow(swallowed)
 
@@ -58,10 +57,7 @@ def _watch_interrupts() -> None:
     sys.unraisablehook = interrupt_again
 
 
-def _interrupt_after(handled: threading.Event) -> None:
-    """Sends the main thread a Ctrl-C once it has left a handler, which would swallow it too."""
-    handled.wait()
-    time.sleep(AGAIN_SECONDS)
+def _interrupt_main_thread() -> None:
     main = threading.main_thread().ident
     if main is not None:
         signal.pthread_kill(main, signal.SIGINT)

@@ -28,7 +28,7 @@ from astra_jax.data.datasets import (
     stages,
 )
 from astra_jax.data.vocabulary import Vocabulary
-from astra_jax.losses import IGNORE
+from astra_jax.losses import target_losses
 from astra_jax.machine import memory
 from astra_jax.machine.cluster import Placement
 from astra_jax.model import GRULanguageModel, arithmetic
@@ -59,9 +59,9 @@ class Loss(Record):
     """The mean loss of a target.
 
     Attributes:
-        loss_nats: it.
-        bits_per_char: the same in bits; a character is what a token is, of bytes a byte.
-        num_targets: of how many.
+        loss_nats: the mean, in nats.
+        bits_per_char: the mean in bits; a character is what a token is, of bytes a byte.
+        num_targets: how many targets it is the mean of.
     """
 
     loss_nats: float
@@ -242,10 +242,8 @@ def read_on(
         Losses in nats, NaN where there is no target, and the last states.
     """
     logits, h_n = nnx.merge(graph, params)(batch.inputs, h_0)
-    counted = batch.targets != IGNORE
-    places = jnp.where(counted, batch.targets, 0)[..., None]
-    scores = jnp.take_along_axis(jax.nn.log_softmax(logits), places, axis=-1)[..., 0]
-    losses = jnp.where(jnp.isnan(scores), jnp.inf, -scores)  # Of a model that has overflowed.
+    losses, counted = target_losses(logits, batch.targets)
+    losses = jnp.where(jnp.isnan(losses), jnp.inf, losses)  # Of a model that has overflowed.
     return jnp.where(counted, losses, jnp.nan), h_n
 
 

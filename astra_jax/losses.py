@@ -2,18 +2,26 @@
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 IGNORE = -100
 """A target of this value counts neither in the loss nor in its mean (torch's `ignore_index`)."""
+
+
+def target_losses(
+    logits: Float[Array, "B T V"], targets: Int[Array, "B T"]
+) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
+    """Returns the loss of every target in nats, and whether it counts."""
+    counted = targets != IGNORE
+    labels = jnp.where(counted, targets, 0)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels), counted
 
 
 def cross_entropy_sum(
     logits: Float[Array, "B T V"], targets: Int[Array, "B T"]
 ) -> tuple[Float[Array, ""], Int[Array, ""]]:
     """Returns the summed loss in nats, and how many targets counted."""
-    counted = targets != IGNORE
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(counted, targets, 0))
+    losses, counted = target_losses(logits, targets)
     return jnp.sum(losses, where=counted), jnp.sum(counted, dtype=jnp.int32)
 
 

@@ -125,7 +125,7 @@ class GRULanguageModel(nnx.Module):
         keep: Bool[Array, "L T B H"] | None = None,
     ) -> tuple[list[Float[Array, "T B H"]], Float[Array, "L B H"]]:
         """Returns each layer's time-major outputs, and the layers' last states."""
-        # Time-major from the start: turning the ids costs nothing, turning states would.
+        # Time-major from the start: transposing ids costs nothing, transposing states would.
         inputs = Embedded(self.embedding.embedding[...], tokens.T)
         return gru(
             [layer.weights for layer in self.layers],
@@ -187,7 +187,7 @@ def param_dtype(dtype: DtypeName) -> DTypeLike:
 
 @contextlib.contextmanager
 def arithmetic(dtype: DtypeName) -> Iterator[None]:
-    """Lets JAX compute in `dtype` inside the block: float64 is off by default.
+    """Turns float64, which is off by default, on inside the block if `dtype` is that; never off.
 
     In all threads, unlike `jax.enable_x64`: Orbax reads and writes in threads of its own.
     """

@@ -13,9 +13,9 @@ PARITY = 0x1BD11BDA
 def threefry(key: tuple[Array, Array], block: tuple[Array, Array]) -> tuple[Array, Array]:
     """Returns the random words of blocks: Threefry-2x32 of 20 rounds, as under `jax.random`.
 
-    Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3". Written out, it is one pass
-    over the memory; JAX's own is a loop on a CPU, which writes both words down four times a turn
-    and takes up to three times as long.
+    Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3". With the rounds written
+    one after another it is one pass over the memory; JAX's own is a loop on a CPU, which stores
+    both words four times an iteration and takes up to three times as long.
 
     Args:
         key: two words, uint32.

@@ -134,7 +134,7 @@ def _graph(onnx: Any, constants: Arrays, config: ModelConfig, layout: Layout) ->
 def _nodes(onnx: Any, config: ModelConfig, layout: Layout) -> list[Any]:
     node = onnx.helper.make_node
     nodes = [
-        # GRU wants time first. Ids are the smallest thing to turn around, logits the next.
+        # GRU wants time first. Ids are the smallest thing to transpose, logits the next.
         node("Transpose", ["tokens"], ["ids"], perm=[1, 0]),
         node("Gather", ["embedding.weight", "ids"], ["embedded"]),
         node("Shape", ["tokens"], ["batch_size"], start=0, end=1),

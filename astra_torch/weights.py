@@ -235,8 +235,8 @@ def _fault(entry: Entry, arrays: Arrays, config: ModelConfig) -> str | None:
     sizes = dict(V=config.vocab_size, E=config.embedding_dim, H=config.hidden_dim)
     wanted = tuple(sizes[letter] for letter in entry.shape)
     if array.shape != wanted:
-        turned = " (transposed?)" if array.shape == wanted[::-1] else ""
-        return f"{entry.name} has shape {array.shape}, expected {wanted}{turned}"
+        transposed = " (transposed?)" if array.shape == wanted[::-1] else ""
+        return f"{entry.name} has shape {array.shape}, expected {wanted}{transposed}"
     if (
         array.dtype not in (np.float32, np.float64)
         or array.dtype != arrays["embedding.weight"].dtype

@@ -163,8 +163,8 @@ class MemoryFloor:
         values = np.full((width, width), 1 / width, np.float32)
         self._readers = [
             _torch_reader(values, setting),
-            _jax_reader(values, turned=False),
-            _jax_reader(values, turned=True),
+            _jax_reader(values, transposed=False),
+            _jax_reader(values, transposed=True),
         ]
         self._times = 1
 
@@ -197,7 +197,7 @@ def _torch_reader(values: np.ndarray, setting: Setting) -> Callable[[int], Any]:
     return read
 
 
-def _jax_reader(values: np.ndarray, *, turned: bool) -> Callable[[int], Any]:
+def _jax_reader(values: np.ndarray, *, transposed: bool) -> Callable[[int], Any]:
     matrix, start = jnp.asarray(values), jnp.ones((1, len(values)))
     options = COMPILER_OPTIONS.get(jax.default_backend())
 
@@ -205,7 +205,7 @@ def _jax_reader(values: np.ndarray, *, turned: bool) -> Callable[[int], Any]:
     def read(matrix: jax.Array, times: jax.Array) -> jax.Array:
         # Each product needs the one before, so that none of them is left out.
         def once(_: jax.Array, vector: jax.Array) -> jax.Array:
-            return lax.optimization_barrier(vector) @ (matrix.T if turned else matrix)
+            return lax.optimization_barrier(vector) @ (matrix.T if transposed else matrix)
 
         return lax.fori_loop(0, times, once, start)[0, 0]
 

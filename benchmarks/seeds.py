@@ -10,7 +10,7 @@ from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.machine.cluster import Placement
 from astra_jax.training.engines import Engine, OneRun
 from astra_jax.training.fitting import FitOptions
-from astra_jax.training.replicas import Axis, Replicas, all_at_once, one_by_one
+from astra_jax.training.replicas import MapRuns, Replicas, all_at_once, one_by_one
 from astra_jax.training.trainer import MAX_STEPS_PER_CALL, Keys
 from benchmarks.agreement import hold_losses
 from benchmarks.jax_peers import STEPS_PER_EPOCH
@@ -46,7 +46,7 @@ class _Runs:
         for place, engine in enumerate(self._engines):
             done = engine.run_steps(self._states[place], self._rows, at, at, num_steps)
             self._states[place] = done.state
-            losses += [np.asarray(part.loss_nats) for part in engine.parts(done.history)]
+            losses += [np.asarray(part.loss_nats) for part in engine.parts(done.metrics)]
         self._step += num_steps
         found = np.stack(losses)[:, :num_steps]
         if not (np.isfinite(found).all() and found.all()):
@@ -95,8 +95,8 @@ def _ways(setting: Setting, keys: Sequence[Keys]) -> dict[str, Sequence[Engine]]
     dropout = [key.dropout for key in keys]
     shared, single = (Placement.of_runs(each, len(keys)) for each in (devices, 1))
 
-    def together(place: Placement, axis: Axis | None = None) -> list[Engine]:
-        return [Replicas(trainer, place, [split] * len(keys), dropout, axis)]
+    def together(place: Placement, map_runs: MapRuns | None = None) -> list[Engine]:
+        return [Replicas(trainer, place, [split] * len(keys), dropout, map_runs)]
 
     ways: dict[str, Sequence[Engine]] = {
         OURS: together(shared),

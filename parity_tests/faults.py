@@ -127,7 +127,7 @@ _NOT_BIASES = (
 _TENSOR_NORM = "max_norm / (jnp.sqrt(jnp.sum(g * g)) + TORCH_CLIP_EPSILON)"
 _biases, _step, _backward_pass = projection.summed_biases, fused._step, fused._backward
 _states, _logits = model.GRULanguageModel.hidden_states, model.GRULanguageModel.logits
-_SURVIVORS = "jnp.where(keep_t, h * (1 / (1 - dropout)), jnp.zeros_like(h))"
+_DROP, _DROP_GRAD = "drop(h, keep_t, dropout)", "drop(grad + grad_t, keep_t, dropout)"
 
 RECURRENCE = {
     "z complemented": change(cell.advance, "(1 - z) * h + z * n", "z * h + (1 - z) * n"),
@@ -138,11 +138,11 @@ RECURRENCE = {
     "bias of the candidate dropped": change(
         _biases, "weights.bias_hh[1], bias_n", "weights.bias_hh[1], 0 * bias_n"
     ),
-    "dropout missing": change(_step, "if keep_t is not None", "if False"),
-    "dropout not scaled": change(_step, "h * (1 / (1 - dropout))", "h"),
-    "dropout scaled by its own rate": change(_step, "/ (1 - dropout)", "/ dropout"),
-    "dropout inverted": change(_step, "where(keep_t", "where(~keep_t"),
-    "dropout not carried": change(_step, f"h = {_SURVIVORS}", f"return h, gates, {_SURVIVORS}"),
+    "dropout missing": change(_step, _DROP, "h"),
+    "dropout not scaled": change(_step, _DROP, "drop(h, keep_t, 0.0)"),
+    "dropout scaled by its own rate": change(_step, _DROP, "drop(h, keep_t, 1 - dropout)"),
+    "dropout inverted": change(cell.drop, "where(keep", "where(~keep"),
+    "dropout not carried": change(_step, f"h = {_DROP}", f"return h, gates, {_DROP}"),
     "time reversed": change(fused._recur, "(projected, keep))", "(projected, keep), reverse=True)"),
     "states rounded to float32": change(
         _step,
@@ -205,7 +205,7 @@ IGNORED = {
         losses.cross_entropy, "count.astype(total.dtype)", "targets.size"
     ),
     "ignored targets trained on": change(
-        losses.cross_entropy_sum, "targets != IGNORE", "targets == targets"
+        losses.target_losses, "targets != IGNORE", "targets == targets"
     ),
 }
 GRADIENTS = {
@@ -226,18 +226,18 @@ GRADIENTS = {
         _backward_pass, "grad.sum((0, 1))", "grad[0].sum(0)"
     ),
     "slope of the candidate missing": change(cell.retreat, "* (1 - n * n)", ""),
-    "dropped states have gradients": change(_backward_pass, "if keep_t is not None", "if False"),
+    "dropped states have gradients": change(_backward_pass, _DROP_GRAD, "grad + grad_t"),
     "gradients of survivors not scaled": change(
-        _backward_pass, "grad * (1 / (1 - dropout))", "grad"
+        _backward_pass, _DROP_GRAD, "drop(grad + grad_t, keep_t, 0.0)"
     ),
-    "gradients through kernels not turned": change(_backward_pass, ".swapaxes(1, 2)", ""),
+    "gradients through kernels not transposed": change(_backward_pass, ".swapaxes(1, 2)", ""),
     "kernels' gradients from states one step late": change(
-        _backward_pass, "turn(before, dtype)", "turn(hidden, dtype)"
+        _backward_pass, "transpose(before, dtype)", "transpose(hidden, dtype)"
     ),
     "inputs' kernels' gradients all the reset gate's": change(
         projection._products_backward,
-        "outer(turned, grad, dtype)",
-        "outer(turned, grads[0], dtype)",
+        "outer(transposed, grad, dtype)",
+        "outer(transposed, grads[0], dtype)",
     ),
     "candidate's kernel's gradient not reset": change(_backward_pass, "gates.r * before", "before"),
     "no gradient into the embedding": change(

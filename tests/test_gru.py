@@ -269,11 +269,11 @@ def test_gru_refuses_what_does_not_fit():
     inputs = Embedded(table, jax.device_put(ids))
     with pytest.raises(InputError, match="unknown GRU backend 'fast': choose one of scan"):
         gru(layers, inputs, h_0, backend="fast")
-    turned = [layers[0]._replace(kernel_ih=layers[0].kernel_ih.swapaxes(1, 2)), layers[1]]
+    transposed = [layers[0]._replace(kernel_ih=layers[0].kernel_ih.swapaxes(1, 2)), layers[1]]
     unchecked = getattr(gru, "__wrapped__", gru)  # Without beartype, as users run it.
     wrong = r"kernel_ih of layer 0 has shape \(3, 6, 5\), expected \(3, 5, 6\)"
     with pytest.raises(InputError, match=wrong):
-        unchecked(turned, inputs, h_0)
+        unchecked(transposed, inputs, h_0)
     with pytest.raises(InputError, match="keep has shape"):
         unchecked(layers, inputs, h_0, jnp.asarray(keep[:, :, :1]))
     with pytest.raises(InputError, match="h_0 has shape"):

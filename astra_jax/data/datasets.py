@@ -47,8 +47,8 @@ class Stage(NamedTuple):
     """Data on the device that has what some batches need.
 
     Attributes:
-        data: it.
-        rows: of its batches.
+        data: what lies there.
+        rows: of the batches in it.
         first: how many batches before these it leaves out.
         num_batches: how many of the batches asked for it has.
     """
@@ -440,7 +440,7 @@ def pad_words(
 
 
 def _even_share(num: int, most: int) -> int:
-    """Returns of what length, at most, equally long stretches have so many in all."""
+    """Returns the length of equally long stretches of `num` in all, none longer than `most`."""
     return math.ceil(num / math.ceil(num / max(1, most)))
 
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -22,15 +22,29 @@ from astra_jax.gru.weights import GRUWeights
 
 __all__ = ["BACKENDS", "Embedded", "GRUWeights", "Stepper", "gru", "stepper"]
 
-Backend = Callable[..., tuple[list[Float[Array, "T B H"]], Float[Array, "L B H"]]]
+
+class Backend(NamedTuple):
+    """A way to compute `gru`.
+
+    Attributes:
+        run: computes it, with `dtype` for its last argument.
+        states_kept: arrays [T, B, H] that a layer's backward pass needs of the forward one, or
+            makes: gates, states, what they came from, their gradients, and some of them
+            transposed. Read off what XLA reserves on a CPU; `test_sizing.py` holds the estimate
+            of a training's memory against it.
+    """
+
+    run: Callable[..., tuple[list[Float[Array, "T B H"]], Float[Array, "L B H"]]]
+    states_kept: int
+
 
 BACKENDS: dict[str, Backend] = {
-    "scan": functools.partial(layerwise, scan_gru),
-    "fused": functools.partial(layerwise, fused_gru),
-    "wavefront": wavefront_gru,
-    "pallas": functools.partial(layerwise, pallas_gru),
+    "scan": Backend(functools.partial(layerwise, scan_gru), states_kept=11),
+    "fused": Backend(functools.partial(layerwise, fused_gru), states_kept=7),
+    "wavefront": Backend(wavefront_gru, states_kept=11),
+    "pallas": Backend(functools.partial(layerwise, pallas_gru), states_kept=11),
 }
-"""The ways to compute `gru`, all of one signature; `scan` is the truth that others are held to."""
+"""`scan` is the truth that the others are held to."""
 
 CHOICES: dict[str, str] = {
     "cpu": "fused",  # Faster than the scan for every preset: results/benchmarks/README.md.
@@ -85,17 +99,19 @@ def gru(
 
     Raises:
         InputError: there is no such backend or place of dropout, shapes or types do not fit
-            together, or there is nothing to run: no layer, no step, or no batch.
+            together, float64 is asked for and off in JAX, or there is nothing to run: no layer, no
+            step, or no batch.
     """
+    dtype = h_0.dtype if dtype is None else dtype
     _check_choices(backend, dropout_on, dropout)
     _check_shapes(layers, inputs, h_0, keep)
-    _check_types(layers, inputs, h_0)
-    run = BACKENDS[backend or CHOICES[jax.default_backend()]]
+    _check_types(layers, inputs, h_0, dtype)
+    run = BACKENDS[backend or CHOICES[jax.default_backend()]].run
     if remat:
         run = functools.partial(segmented, run)
     if dropout_on == "outputs" and keep is not None:  # Layer by layer, which costs a GPU time.
         run = functools.partial(drop_outputs, run)
-    return run(layers, inputs, h_0, keep, dropout, h_0.dtype if dtype is None else dtype)
+    return run(layers, inputs, h_0, keep, dropout, dtype)
 
 
 def _check_choices(backend: str | None, dropout_on: str, dropout: float) -> None:
@@ -137,8 +153,15 @@ def _check_shapes(
             raise InputError(f"{name} has shape {given}, expected {wanted}")
 
 
-def _check_types(layers: Sequence[GRUWeights], inputs: Inputs, h_0: Array) -> None:
+def _check_types(
+    layers: Sequence[GRUWeights], inputs: Inputs, h_0: Array, dtype: DTypeLike
+) -> None:
     """Refuses what some backends would promote, each in its own way, and others fail on."""
+    if jnp.result_type(dtype) != jnp.dtype(dtype):
+        raise InputError(
+            f"products of {jnp.dtype(dtype)} are asked for, and JAX would compute in "
+            f'{jnp.result_type(dtype)}: call jax.config.update("jax_enable_x64", True) first'
+        )
     wanted = jnp.result_type(h_0)
     given = {"inputs": inputs.dtype}
     for index, weights in enumerate(layers):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 Product = Callable[[Float[Array, "B H"]], Float[Array, "B H"]]
 """Multiplies with a kernel. The candidate's gets its operand inside the step, not before it."""
@@ -45,6 +45,18 @@ def advance(
     return (1 - z) * h + z * n, Gates(r, z, n)
 
 
+def drop(
+    x: Float[Array, "*batch H"], keep: Bool[Array, "*batch H"] | None, dropout: float
+) -> Float[Array, "*batch H"]:
+    """Returns what survives dropout, divided by 1 - dropout; None drops nothing.
+
+    It is its own gradient: that of the result, dropped in the same places, is that of `x`.
+    """
+    if keep is None:
+        return x
+    return jnp.where(keep, x * (1 / (1 - dropout)), jnp.zeros_like(x))
+
+
 def retreat(
     grad: Float[Array, "B H"], h: Float[Array, "B H"], gates: Gates, through_n: Product
 ) -> tuple[Float[Array, "B H"], Gates]:
@@ -54,7 +66,7 @@ def retreat(
         grad: of the next state, before dropout.
         h: the state, as `advance` was given it.
         gates: as it returned them.
-        through_n: multiplies with the candidate's kernel, turned.
+        through_n: multiplies with the candidate's kernel, transposed.
     """
     r, z, n = gates
     grad_n = grad * z * (1 - n * n)

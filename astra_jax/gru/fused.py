@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float
 
-from astra_jax.gru.cell import Gates, advance, retreat
+from astra_jax.gru.cell import Gates, advance, drop, retreat
 from astra_jax.gru.inputs import Inputs
 from astra_jax.gru.loop import over_time, over_time_in_place
-from astra_jax.gru.projection import dot, outer, project, summed_biases, turn
+from astra_jax.gru.projection import dot, outer, project, summed_biases, transpose
 from astra_jax.gru.weights import GRUWeights
 
 
@@ -69,8 +69,7 @@ def _step(biases, kernel_hh, dropout, dtype):
         x = jax.tree.map(jnp.add, x, biases)
         through_r, through_z = dot(h, kernels.r, dtype), dot(h, kernels.z, dtype)
         h, gates = advance(h, x, through_r, through_z, lambda reset: dot(reset, kernels.n, dtype))
-        if keep_t is not None:
-            h = jnp.where(keep_t, h * (1 / (1 - dropout)), jnp.zeros_like(h))
+        h = drop(h, keep_t, dropout)
         return h, gates, h
 
     return step
@@ -87,17 +86,15 @@ def _backward(dropout, dtype, saved, grad_hidden):
     """Returns the gradients of `projected`, `biases`, `kernel_hh`, `h_0` and `keep`."""
     hidden, gates, kernel_hh, h_0, keep = saved
     before = jnp.concatenate([h_0[None], hidden[:-1]])
-    whole, reset = turn(before, dtype), turn(gates.r * before, dtype)
-    # Turned once, here: inside the scan every step would.
-    turned = Gates(*kernel_hh.astype(dtype).swapaxes(1, 2))
+    whole, reset = transpose(before, dtype), transpose(gates.r * before, dtype)
+    # Transposed once, here: inside the scan every step would.
+    transposed = Gates(*kernel_hh.astype(dtype).swapaxes(1, 2))
 
     def step(grad, gates_t, at_t):
         grad_t, h, keep_t = at_t
-        grad = grad + grad_t
-        if keep_t is not None:
-            grad = jnp.where(keep_t, grad * (1 / (1 - dropout)), jnp.zeros_like(grad))
-        grad, grads = retreat(grad, h, gates_t, lambda grad_n: dot(grad_n, turned.n, dtype))
-        through = dot(grads.r, turned.r, dtype) + dot(grads.z, turned.z, dtype)
+        grad = drop(grad + grad_t, keep_t, dropout)
+        grad, grads = retreat(grad, h, gates_t, lambda grad_n: dot(grad_n, transposed.n, dtype))
+        through = dot(grads.r, transposed.r, dtype) + dot(grads.z, transposed.z, dtype)
         return grad + through, grads, None
 
     start, along = jnp.zeros_like(h_0), (grad_hidden, before, keep)

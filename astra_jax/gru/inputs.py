@@ -31,21 +31,21 @@ class Embedded(NamedTuple):
         return self.table.dtype
 
     @property
-    def is_small(self) -> bool:
+    def project_first(self) -> bool:
         """Whether projecting the table and looking up its rows costs less than the reverse.
 
         Looked up, an input costs V multiplications for each of the 3 H numbers that it becomes, in
         the gradient; projected where it stands it costs E, three times.
         """
-        return is_small(*self.table.shape)
+        return project_first(*self.table.shape)
 
     def dense(self) -> Float[Array, "T B E"]:
         """Returns the inputs as one array."""
         return self.table[self.ids]
 
 
-def is_small(vocab_size: int, embedding_dim: int) -> bool:
-    """See `Embedded.is_small`."""
+def project_first(vocab_size: int, embedding_dim: int) -> bool:
+    """See `Embedded.project_first`."""
     return vocab_size < 3 * embedding_dim
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float
 
+from astra_jax.gru.cell import drop
 from astra_jax.gru.inputs import Inputs
 from astra_jax.gru.weights import GRUWeights
 
@@ -44,8 +45,6 @@ def drop_outputs(
 
     def one(weights, inputs, h_0, kept, dropout, dtype):
         (states,), h_n = run([weights], inputs, h_0[None], None, 0.0, dtype)
-        if kept is None:
-            return states, h_n[0]
-        return jnp.where(kept, states * (1 / (1 - dropout)), jnp.zeros_like(states)), h_n[0]
+        return drop(states, kept, dropout), h_n[0]
 
     return layerwise(one, layers, inputs, h_0, keep, dropout, dtype)

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jax import lax
 
 UNROLL: dict[str, int] = {
-    "cpu": 1,  # Longer turns compile longer and run no faster.
+    "cpu": 1,  # Longer iterations compile longer and run no faster.
     "gpu": 4,  # Measured on an H200: results/benchmarks/gpu.md.
     "tpu": 1,  # Not measured.
 }
-"""Steps in a turn, by platform: what a turn costs of its own is shared among them."""
+"""Steps in an iteration of the loop, by platform: they share what an iteration costs of its own."""
 
 
 def over_time(
@@ -58,7 +58,7 @@ def over_time_in_place(
     """
     ahead = -1 if reverse else 1
 
-    def turn(carried, at_t):
+    def body(carried, at_t):
         handed, read, places = carried
         t, streams_t = at_t
         handed, left, outputs = step(handed, read, streams_t)
@@ -71,7 +71,7 @@ def over_time_in_place(
 
     times = jnp.arange(len(jax.tree.leaves(places)[0]))
     carried = start, _at(places, times[-1 if reverse else 0]), places
-    (last, _, left), outputs = over_time(turn, carried, (times, streams), reverse=reverse)
+    (last, _, left), outputs = over_time(body, carried, (times, streams), reverse=reverse)
     return last, left, outputs
 
 

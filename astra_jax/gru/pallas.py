@@ -29,7 +29,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float
 from astra_jax.errors import InputError
 from astra_jax.gru.cell import Gates, advance, retreat
 from astra_jax.gru.inputs import Inputs
-from astra_jax.gru.projection import dot, outer, project, summed_biases, turn
+from astra_jax.gru.projection import dot, outer, project, summed_biases, transpose
 from astra_jax.gru.weights import GRUWeights
 
 
@@ -164,19 +164,19 @@ def _backward(plan, dtype, saved, grad_states):
     states, gates, kernel_hh, h_0, scale = saved
     before = jnp.concatenate([h_0[None], states[:-1]])
 
-    def step(grad, at_t, turned):
+    def step(grad, at_t, transposed):
         grad_t, h, gates_t, scale_t = at_t
         grad = grad + grad_t
         grad = grad if scale_t is None else grad * scale_t
-        grad, grads = retreat(grad, h, gates_t, lambda grad_n: dot(grad_n, turned[2], dtype))
-        through = dot(grads.r, turned[0], dtype) + dot(grads.z, turned[1], dtype)
+        grad, grads = retreat(grad, h, gates_t, lambda grad_n: dot(grad_n, transposed[2], dtype))
+        through = dot(grads.r, transposed[0], dtype) + dot(grads.z, transposed[1], dtype)
         return grad + through, grads
 
     streams = grad_states, before, gates, scale
-    turned = kernel_hh.astype(dtype).swapaxes(1, 2)
+    transposed = kernel_hh.astype(dtype).swapaxes(1, 2)
     start = jnp.zeros_like(h_0)
-    grad_h_0, grads = _kernel_scan(step, start, streams, turned, 3, plan, reverse=True)
-    whole, reset = turn(before, dtype), turn(gates.r * before, dtype)
+    grad_h_0, grads = _kernel_scan(step, start, streams, transposed, 3, plan, reverse=True)
+    whole, reset = transpose(before, dtype), transpose(gates.r * before, dtype)
     read = whole, whole, reset
     grad_kernel = jnp.stack([outer(h, g, dtype) for h, g in zip(read, grads, strict=True)])
     return Gates(*grads), grad_kernel, grad_h_0, None

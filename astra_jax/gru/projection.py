@@ -17,7 +17,7 @@ from astra_jax.gru.weights import GRUWeights
 
 def project(weights: GRUWeights, inputs: Inputs, dtype: DTypeLike) -> Gates:
     """Returns what the inputs contribute to the gates, at every step."""
-    if isinstance(inputs, Embedded) and inputs.is_small:
+    if isinstance(inputs, Embedded) and inputs.project_first:
         tables = (dot(inputs.table, kernel, dtype) for kernel in weights.kernel_ih)
         return Gates(*(_look_up(table, inputs.ids) for table in tables))
     products: Gates = _products(dense(inputs), weights.kernel_ih, dtype)
@@ -30,7 +30,7 @@ def _products(
 ) -> Gates:
     """Returns the inputs multiplied with each gate's kernel.
 
-    With a backward pass of its own for the sake of `turn`, which JAX's would do without.
+    With a backward pass of its own for the sake of `transpose`, which JAX's would do without.
     """
     return Gates(*(dot(values, kernel, dtype) for kernel in kernels))
 
@@ -41,9 +41,9 @@ def _products_forward(values, kernels, dtype):
 
 def _products_backward(dtype, saved, grads):
     values, kernels = saved
-    turned = turn(values, dtype)
+    transposed = transpose(values, dtype)
     through = [dot(grad, kernel.T, dtype) for grad, kernel in zip(grads, kernels, strict=True)]
-    return sum(through), jnp.stack([outer(turned, grad, dtype) for grad in grads])
+    return sum(through), jnp.stack([outer(transposed, grad, dtype) for grad in grads])
 
 
 _products.defvjp(_products_forward, _products_backward)
@@ -82,26 +82,27 @@ def summed_biases(weights: GRUWeights) -> Float[Array, "3 H"]:
 def dot(
     values: Float[Array, "*batch I"], kernel: Float[Array, "I J"], dtype: DTypeLike
 ) -> Float[Array, "*batch J"]:
-    """Multiplies operands of `dtype` into sums of the values' own type."""
+    """Casts both operands to `dtype`; sums and returns in the values' own type."""
     return jnp.dot(values.astype(dtype), kernel.astype(dtype), preferred_element_type=values.dtype)
 
 
-def turn(read: Float[Array, "T B I"], dtype: DTypeLike) -> Float[Array, "I TB"]:
+def transpose(read: Float[Array, "T B I"], dtype: DTypeLike) -> Float[Array, "I TB"]:
     """Returns what a kernel was multiplied with, time and batch last, for `outer`.
 
-    On a CPU it is laid down so, once for all gates. The compiler would rather turn the product
-    around, into one that sums over the rows of both operands; XLA's fast products on a CPU are
-    not of that kind, and its others take 1.2 to 1.6 times as long. It is turned before time and
-    batch become one axis: after that the compiler widens bfloat16 to float32 for the product.
+    On a CPU it is laid down so, once for all gates. The compiler would rather rewrite the product
+    into one that sums over the rows of both operands; XLA's fast products on a CPU are
+    not of that kind, and its others take 1.2 to 1.6 times as long. It is transposed before time
+    and batch become one axis: after that the compiler widens bfloat16 to float32 for the product.
     """
-    turned = jnp.transpose(read.astype(dtype), (2, 0, 1))
-    turned = lax.optimization_barrier(turned) if jax.default_backend() == "cpu" else turned
-    return turned.reshape(len(turned), -1)
+    transposed = jnp.transpose(read.astype(dtype), (2, 0, 1))
+    if jax.default_backend() == "cpu":
+        transposed = lax.optimization_barrier(transposed)
+    return transposed.reshape(len(transposed), -1)
 
 
 def outer(
-    turned: Float[Array, "I TB"], grads: Float[Array, "T B H"], dtype: DTypeLike
+    transposed: Float[Array, "I TB"], grads: Float[Array, "T B H"], dtype: DTypeLike
 ) -> Float[Array, "I H"]:
     """Returns the gradient of a kernel: the outer products of all steps, in one product."""
     rows = grads.reshape(-1, grads.shape[-1])
-    return jnp.dot(turned, rows.astype(dtype), preferred_element_type=grads.dtype)
+    return jnp.dot(transposed, rows.astype(dtype), preferred_element_type=grads.dtype)

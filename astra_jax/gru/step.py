@@ -32,8 +32,8 @@ class _Kernel(NamedTuple):
         return dot(rows, self.values, self.values.dtype)
 
 
-class _Turned(NamedTuple):
-    """A kernel on its side, to be multiplied with a single row.
+class _Transposed(NamedTuple):
+    """A kernel transposed, to be multiplied with a single row.
 
     Each number of the product is then the sum along one row of memory. The CPU's compiler makes
     a loop of its own of that, which the cores share.
@@ -51,7 +51,7 @@ class _Turned(NamedTuple):
 
 
 class _Widened(NamedTuple):
-    """As `_Turned`, of a small kernel of bfloat16: its numbers, and the products, in float32.
+    """As `_Transposed`, of a small kernel of bfloat16: its numbers, and the products, in float32.
 
     To a small one reading half the bytes is nothing, beside widening them at every character.
     """
@@ -64,7 +64,7 @@ class _Widened(NamedTuple):
         return dot(rounded, self.values.T, self.values.dtype)
 
 
-_LaidOut = _Kernel | _Turned | _Widened
+_LaidOut = _Kernel | _Transposed | _Widened
 
 
 class _Recurrence(NamedTuple):
@@ -157,4 +157,4 @@ def _lay_out(kernel: Float[Array, "I J"], num: int) -> _LaidOut:
         return _Kernel(kernel)
     if kernel.dtype == jnp.bfloat16 and kernel.size < LARGE:
         return _Widened(kernel.T.astype(jnp.float32))
-    return _Turned(kernel.T)
+    return _Transposed(kernel.T)

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float
 
+from astra_jax.gru.cell import drop
 from astra_jax.gru.inputs import Inputs
 from astra_jax.gru.loop import over_time
 from astra_jax.gru.projection import project, summed_biases
@@ -85,9 +86,7 @@ def _forward(first, biases, kernel_ih, kernel_hh, h_0, keep, dropout, dtype):
         rz = jax.nn.sigmoid(x[:, :, :2] + _product("lbh,lhgk->lbgk", h, kernel_rz, dtype))
         r, z = rz[:, :, 0], rz[:, :, 1]
         n = jnp.tanh(x[:, :, 2] + _product("lbh,lhk->lbk", r * h, kernel_n, dtype))
-        new = (1 - z) * h + z * n
-        if keep_s is not None:
-            new = jnp.where(keep_s, new * (1 / (1 - dropout)), jnp.zeros_like(new))
+        new = drop((1 - z) * h + z * n, keep_s, dropout)
         h = jnp.where(active, new, h)
         return h, (h, (r, z, n))
 
@@ -102,22 +101,21 @@ def _backward(dropout, dtype, saved, grad_states):
     after, gates, kernel_ih, kernel_hh, h_0, keep = saved
     num_layers, time = grad_states.shape[:2]
     before = jnp.concatenate([h_0[None], after[:-1]])
-    turned_ih, turned_hh = kernel_ih.astype(dtype), kernel_hh.astype(dtype)
+    transposed_ih, transposed_hh = kernel_ih.astype(dtype), kernel_hh.astype(dtype)
 
     def wave(grad, at_s):
         grad_s, h, (r, z, n), active, keep_s = at_s
         grad = grad + grad_s
         grad_new = jnp.where(active, grad, jnp.zeros_like(grad))
         idle = grad - grad_new
-        if keep_s is not None:
-            grad_new = jnp.where(keep_s, grad_new * (1 / (1 - dropout)), jnp.zeros_like(grad))
+        grad_new = drop(grad_new, keep_s, dropout)
         grad_n = grad_new * z * (1 - n * n)
         grad_z = grad_new * (n - h) * z * (1 - z)
-        grad_rh = _product("lbk,lhk->lbh", grad_n, turned_hh[:, 2], dtype)
+        grad_rh = _product("lbk,lhk->lbh", grad_n, transposed_hh[:, 2], dtype)
         grad_r = grad_rh * h * r * (1 - r)
         grads = jnp.stack([grad_r, grad_z, grad_n], axis=2)
-        to_self = _product("lbgk,lghk->lbh", grads[:, :, :2], turned_hh[:, :2], dtype)
-        to_below = _product("lbgk,lghk->lbh", grads[1:], turned_ih, dtype)
+        to_self = _product("lbgk,lghk->lbh", grads[:, :, :2], transposed_hh[:, :2], dtype)
+        to_below = _product("lbgk,lghk->lbh", grads[1:], transposed_ih, dtype)
         grad = idle + grad_new * (1 - z) + grad_rh * r + to_self
         return grad.at[:-1].add(to_below), grads
 

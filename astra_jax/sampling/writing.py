@@ -54,7 +54,7 @@ class Writer:
         stateful: bool = True,
         chunk: int = CHUNK,
     ) -> Generator[list[str], None, None]:
-        """Writes texts that begin with the prompt, piece by piece.
+        """Writes texts that begin with the prompt, piece by piece. Input is checked at the call.
 
         A start token is left out wherever a model draws one. It has no letter, and who has been
         trained for more than some steps does not draw it. It is not kept from being drawn, which
@@ -89,22 +89,23 @@ class Writer:
                 f"top-k must be at most {len(vocabulary)}, the size of the vocabulary, "
                 f"got {strategy.k}"
             )
-        self._sampler.prepare(num)
         if num * length > MAX_DRAWS:
             raise InputError(
                 f"num times length must be at most {MAX_DRAWS:,}, got {num:,} times {length:,}: "
                 "ask for fewer texts, or shorter ones"
             )
+        self._sampler.prepare(num)
         prompts = np.tile(np.asarray(ids, np.int32), (num, 1))
         chunks = self._sampler.stream_ids(prompts, length, strategy, key, stateful, chunk)
-        yield [prompt] * num
-        yield from _until_all_end(chunks, vocabulary, num)
+        return _pieces([prompt] * num, chunks, vocabulary)
 
 
-def _until_all_end(
-    chunks: Iterator[Int[np.ndarray, "N C"]], vocabulary: Vocabulary, num: int
-) -> Iterator[list[str]]:
-    """Turns ids into pieces of texts, until the last of the texts has met its end token."""
+def _pieces(
+    prompts: list[str], chunks: Iterator[Int[np.ndarray, "N C"]], vocabulary: Vocabulary
+) -> Generator[list[str], None, None]:
+    """Yields the prompts, then what chunks of ids say, until every text has met its end token."""
+    yield prompts
+    num = len(prompts)
     ended = np.zeros(num, bool)
     decoders = [vocabulary.decoder() for _ in range(num)]
     for chunk in chunks:

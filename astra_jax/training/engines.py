@@ -18,12 +18,12 @@ class Steps(NamedTuple):
 
     Attributes:
         state: after them.
-        history: what each of them told.
+        metrics: of each of them.
         num_steps: how many they are, perhaps fewer than were asked for.
     """
 
     state: TrainState
-    history: StepMetrics
+    metrics: StepMetrics
     num_steps: int
 
 
@@ -50,7 +50,7 @@ class Engine(Protocol):
         """Does the steps that each run has not yet done before step `step + count`.
 
         Args:
-            state: given for good.
+            state: donated.
             rows: of the batches of each run, from step `offset` on.
             offset: the step that the first batch is for.
             step: that the run that is furthest behind stands at.
@@ -86,7 +86,7 @@ class OneRun:
     ) -> Steps:
         """See `Engine.run_steps`."""
         data, batches, first, count = self._train.stage(rows[0], step - offset, count)
-        state, history = self.trainer.run_steps(
+        state, metrics = self.trainer.run_steps(
             state,
             self._place.replicate(data),
             self._place.share(batches),
@@ -94,7 +94,7 @@ class OneRun:
             step + count,
             self._key,
         )
-        return Steps(state, history, count)
+        return Steps(state, metrics, count)
 
     def evaluate(self, state: TrainState, rows: Int[np.ndarray, "R S B"]) -> list[Losses]:
         """See `Engine.evaluate`."""

@@ -80,15 +80,18 @@ class FitOptions:
     remat: bool = False
     deadline: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuses a backend that is none, as an `InputError`."""
+        if self.backend is not None and self.backend not in BACKENDS:
+            known = ", ".join(BACKENDS)
+            raise InputError(f"unknown --backend {self.backend!r}: choose one of {known}")
+
     def placement(self, preset: Preset, num_runs: int) -> cluster.Placement:
         """Returns the devices of one run, or of several; to call it early refuses early.
 
         Raises:
-            InputError: there are no such devices or backend, or the batch cannot be shared.
+            InputError: there are no such devices, or the batch cannot be shared.
         """
-        if self.backend is not None and self.backend not in BACKENDS:
-            known = ", ".join(BACKENDS)
-            raise InputError(f"unknown --backend {self.backend!r}: choose one of {known}")
         if num_runs == 1:
             return cluster.Placement.of(self.devices, preset)
         return cluster.Placement.of_runs(self.devices, num_runs)
@@ -274,9 +277,9 @@ class _Loop:
                 self._read(pending, state)
                 self._save(state)
                 raise StoppedError(stop, step)
-            state, history, count = self.engine.run_steps(state, rows, offset, step, count)
+            state, metrics, count = self.engine.run_steps(state, rows, offset, step, count)
             self._read(pending, state)
-            pending, step = _Call(at, np.maximum(at, step + count), rows, history), step + count
+            pending, step = _Call(at, np.maximum(at, step + count), rows, metrics), step + count
             at = pending.end
             if count == due and step < end:
                 self._read(pending, state)
@@ -301,22 +304,21 @@ class _Loop:
         """Waits for a call's metrics, checks them, tells about them and adds them up."""
         if call is None:
             return
-        told = self.engine.parts(call.history)
         counts = call.end - call.begin
-        cut = [
-            tuple(np.asarray(values)[:count] for values in each)
-            for each, count in zip(told, counts, strict=True)
+        done = [
+            tuple(np.asarray(values)[:count] for values in of_run)
+            for of_run, count in zip(self.engine.parts(call.metrics), counts, strict=True)
         ]
-        for index, (loss, norm) in enumerate(cut):
+        for index, (loss, norm) in enumerate(done):
             broken = np.flatnonzero(~(np.isfinite(loss) & np.isfinite(norm)))
             if broken.size:
                 raise self._diverged(call, index, int(broken[0]), state)
         seconds = self.pace.observe(int(counts.max()))
-        for member, (loss, norm) in zip(self.members, cut, strict=True):
+        for member, (loss, norm) in zip(self.members, done, strict=True):
             current = member.history.current.add(loss, norm, seconds if loss.size else 0.0)
             member.history = replace(member.history, current=current)
         if self.pace.known:
-            newest = tuple(float(loss[-1]) if loss.size else None for loss, _ in cut)
+            newest = tuple(float(loss[-1]) if loss.size else None for loss, _ in done)
             self._tell(min(member.steps_done for member in self.members), newest)
 
     def _tell(self, step: int, losses_nats: tuple[float | None, ...]) -> None:
@@ -363,8 +365,9 @@ class _Loop:
             key = jax.random.fold_in(member.keys.validation, epoch)
             drawn.append(member.split.validation.estimate_rows(key))
             covering.append(member.split.validation.cover_rows())
-        estimates = self.engine.evaluate(state, np.stack(drawn))
-        full = self.engine.evaluate(state, np.stack(covering))
+        full = estimates = self.engine.evaluate(state, np.stack(covering))
+        if not np.array_equal(drawn, covering):  # Of words they are the same.
+            estimates = self.engine.evaluate(state, np.stack(drawn))
         return [
             (estimate.mean_of_batches, every.mean_of_targets)
             for estimate, every in zip(estimates, full, strict=True)
@@ -378,10 +381,10 @@ class _Call(NamedTuple):
         begin: the step that each run stood at.
         end: the step that each was to stand at.
         rows: of the epoch's batches.
-        history: what the steps tell.
+        metrics: of its steps.
     """
 
     begin: Int[np.ndarray, " R"]
     end: Int[np.ndarray, " R"]
     rows: Int[np.ndarray, "R S B"]
-    history: StepMetrics
+    metrics: StepMetrics

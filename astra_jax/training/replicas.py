@@ -20,7 +20,7 @@ from astra_jax.training.engines import Steps
 from astra_jax.training.trainer import Losses, StepMetrics, Trainer, TrainState
 
 Tree = TypeVar("Tree")
-Axis = Callable[[Callable[[Any], Any], Any], Any]
+MapRuns = Callable[[Callable[[Any], Any], Any], Any]
 """Calls a function for every run of a tree whose leaves have runs along their first axis."""
 
 
@@ -34,7 +34,7 @@ def all_at_once(call: Callable[[Any], Any], runs: Any) -> Any:
     return jax.vmap(call)(runs)
 
 
-CHOICES: dict[str, Axis] = {
+CHOICES: dict[str, MapRuns] = {
     "cpu": one_by_one,  # Small batched products are slow there: results/benchmarks/README.md.
     "gpu": all_at_once,  # Not measured.
     "tpu": all_at_once,  # Not measured.
@@ -62,7 +62,7 @@ class Replicas:
         place: Placement,
         splits: Sequence[Split],
         keys: Sequence[Key[Array, ""]],
-        axis: Axis | None = None,
+        map_runs: MapRuns | None = None,
     ):
         """Brings data and keys to where they are computed with.
 
@@ -71,12 +71,12 @@ class Replicas:
             place: the devices, along the axis `runs`.
             splits: of each run; they share their arrays, as `datasets.split_by_keys` makes them.
             keys: of each run's dropout.
-            axis: how a device computes its runs; None chooses.
+            map_runs: how a device computes its runs; None chooses.
         """
         self.trainer, self._place, self._num_runs = trainer, place, len(keys)
         self._num_idle = -len(keys) % place.mesh.size
         platform = place.mesh.devices.flat[0].platform
-        self._programs = _Programs(trainer, place.mesh, axis or CHOICES[platform])
+        self._programs = _Programs(trainer, place.mesh, map_runs or CHOICES[platform])
         self._train, self._validation = map(place.replicate, splits[0][:2])
         self._keys = self._spread(np.stack([jax.random.key_data(key) for key in keys]))
 
@@ -101,11 +101,15 @@ class Replicas:
     ) -> Steps:
         """See `Engine.run_steps`."""
         data, batches, first, count = self._train.stage(_abreast(rows), step - offset, count)
-        place = self._place.replicate(data), self._place.replicate(np.int32(offset + first))
-        state, history = self._programs.run_steps(
-            state, *place, np.int32(step + count), self._apart(batches), self._keys
+        state, metrics = self._programs.run_steps(
+            state,
+            self._place.replicate(data),
+            self._apart(batches),
+            np.int32(offset + first),
+            np.int32(step + count),
+            self._keys,
         )
-        return Steps(state, history, count)
+        return Steps(state, metrics, count)
 
     def evaluate(self, state: TrainState, rows: Int[np.ndarray, "R S B"]) -> list[Losses]:
         """See `Engine.evaluate`."""
@@ -147,16 +151,16 @@ class _Programs:
 
     trainer: Trainer
     mesh: Mesh
-    axis: Axis
+    map_runs: MapRuns
 
     @functools.partial(jax.jit, static_argnames="self", donate_argnames="state")
     def run_steps(
         self,
         state: TrainState,
         data: Dataset,
-        offset: Int[Array, ""] | int,
-        end: Int[Array, ""] | int,
         rows: Int[Array, "R S B"],
+        offset: Int[Array, ""] | np.int32,
+        end: Int[Array, ""] | np.int32,
         keys: Any,
     ) -> tuple[TrainState, StepMetrics]:
         """Does the steps of `Trainer.run_steps` for every run."""
@@ -180,7 +184,7 @@ class _Programs:
 
     def _for_every_run(self, one: Callable[..., Any], shared: Any, own: Any) -> Any:
         def on_a_device(shared, own):
-            return self.axis(lambda own: one(*shared, *own), own)
+            return self.map_runs(lambda own: one(*shared, *own), own)
 
         if self.mesh.size == 1:
             return on_a_device(shared, own)

@@ -7,18 +7,11 @@ from typing import Any
 import jax
 
 from astra_jax.config import Preset
-from astra_jax.gru import CHOICES
-from astra_jax.gru.inputs import is_small
+from astra_jax.gru import BACKENDS, CHOICES
+from astra_jax.gru.inputs import project_first
 from astra_jax.machine import memory
 from astra_jax.training.replicas import at_once
 from astra_jax.units import readable
-
-STATES_KEPT: dict[str, int] = {"scan": 11, "fused": 7, "wavefront": 11, "pallas": 11}
-"""Arrays [T, B, H] that a layer's backward pass needs of the forward one, or makes, by backend:
-gates, states, what they came from, their gradients, and some of them turned.
-
-Read off what XLA reserves on a CPU; `test_sizing.py` holds the estimate against it.
-"""
 
 DROPOUT_BYTES_KEPT = 2
 """Bytes a state element of dropout's words and masks."""
@@ -52,7 +45,7 @@ class Memory:
             remat: whether the backward pass computes states anew, a segment at a time.
             backend: of the recurrence, one of `gru.BACKENDS`; None is what the platform takes.
         """
-        kept = STATES_KEPT[backend or CHOICES[jax.default_backend()]]
+        kept = BACKENDS[backend or CHOICES[jax.default_backend()]].states_kept
         model, data, train = preset.model, preset.data, preset.train
         size = 8 if train.dtype == "float64" else 4
         parameters = size * model.num_parameters
@@ -101,14 +94,14 @@ def _activations(preset: Preset, kept: int, *, remat: bool) -> int:
 
     Args:
         preset: the training.
-        kept: of `STATES_KEPT`.
+        kept: see `gru.Backend.states_kept`.
         remat: see `Memory.of`.
     """
     model, data = preset.model, preset.data
     places, segment = data.batch_size * data.seq_len, data.batch_size * math.isqrt(data.seq_len)
     states = model.num_layers * model.hidden_dim
     ends = LOGITS_KEPT * model.vocab_size
-    if not is_small(model.vocab_size, model.embedding_dim):
+    if not project_first(model.vocab_size, model.embedding_dim):
         ends += EMBEDDINGS_KEPT * model.embedding_dim
     if not remat:
         return places * (kept * states + ends)

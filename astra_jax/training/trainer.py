@@ -255,7 +255,7 @@ class Trainer:
         One compiled program serves every number of steps, so the host can look in as often as
         it likes. A step whose loss or gradient is not finite is not done, and nothing after it:
         the state stays that before it, its metrics are told. A call that was made ahead of that
-        news has batches of later steps, and does none of them.
+        news begins at the same step, which fails again, or has batches of later ones alone.
 
         Args:
             state: donated.
@@ -276,23 +276,23 @@ class Trainer:
             return finite & (offset <= state.step) & (state.step < end)
 
         def body(carry):
-            before, history, _ = carry
+            before, metrics, _ = carry
             inputs = self.step_inputs(before, data, rows[before.step - offset], key)
-            after, metrics = self.update(before, *inputs)
-            finite = jnp.isfinite(metrics.loss_nats) & jnp.isfinite(metrics.grad_norm)
+            after, newest = self.update(before, *inputs)
+            finite = jnp.isfinite(newest.loss_nats) & jnp.isfinite(newest.grad_norm)
             index = before.step - begin
-            history = jax.tree.map(lambda h, m: h.at[index].set(m), history, metrics)
+            metrics = jax.tree.map(lambda m, n: m.at[index].set(n), metrics, newest)
             return (
                 jax.tree.map(functools.partial(jnp.where, finite), after, before),
-                history,
+                metrics,
                 finite,
             )
 
         dtype = jax.tree.leaves(state.params)[0].dtype
-        history = StepMetrics(*jnp.zeros((2, MAX_STEPS_PER_CALL), dtype))
-        carry = state, history, jnp.array(True)
-        state, history, _ = lax.while_loop(unfinished, body, carry)
-        return self._replicated(state), history
+        metrics = StepMetrics(*jnp.zeros((2, MAX_STEPS_PER_CALL), dtype))
+        carry = state, metrics, jnp.array(True)
+        state, metrics, _ = lax.while_loop(unfinished, body, carry)
+        return self._replicated(state), metrics
 
     def _replicated(self, state: TrainState) -> TrainState:
         """Gives every device the states that each has reached in its share of the batch."""

@@ -13,8 +13,8 @@ import numpy as np
 from astra_jax.config import Preset
 from astra_jax.data.datasets import EMPTY, Dataset, PaddedWords, Split, TextWindows
 from astra_jax.dropout import draw_keep
+from astra_jax.evaluation import words_of
 from astra_jax.losses import IGNORE
-from astra_jax.model import arithmetic
 from astra_jax.training.fitting import steps_in_epoch
 from astra_jax.training.trainer import Keys, Trainer
 from astra_torch.data import TextBatches, WordBatches
@@ -158,9 +158,8 @@ class _Draws:
         self._rows = functools.lru_cache(maxsize=4)(self._draw_rows)
 
     def _draw_rows(self, epoch: int, num_steps: int) -> np.ndarray:
-        with arithmetic("float32"):
-            key = jax.random.fold_in(self.keys.batches, epoch)
-            return np.asarray(self.data.epoch_rows(key, num_steps))
+        key = jax.random.fold_in(self.keys.batches, epoch)
+        return np.asarray(self.data.epoch_rows(key, num_steps))
 
     def of_jax(self, steps_per_epoch: int, step: int) -> StepInputs:
         epoch, index = divmod(step, steps_per_epoch)
@@ -181,12 +180,11 @@ class _Draws:
     def _keep(self, step: int, batch_size: int, seq_len: int) -> np.ndarray | None:
         if self.model.dropout == 0.0:
             return None
-        return np.asarray(self._draw_keep(step, batch_size, seq_len))
-
-    @functools.partial(jax.jit, static_argnums=(0, 2, 3))
-    def _draw_keep(self, step, batch_size, seq_len):
         key = jax.random.fold_in(self.keys.dropout, step)
-        return draw_keep(key, self.model, batch_size, seq_len)
+        return np.asarray(_draw_keep(key, self.model, batch_size, seq_len))
+
+
+_draw_keep = jax.jit(draw_keep, static_argnums=(1, 2, 3))
 
 
 def _own_rows(data: Dataset, rows: np.ndarray) -> np.ndarray:
@@ -202,9 +200,7 @@ def _twin(preset: Preset, split: Split) -> tuple[TextBatches | WordBatches, int]
     """Returns PyTorch's own batches of the same text, and how many an epoch has."""
     vocabulary, data = split.vocabulary, split.train
     if isinstance(data, PaddedWords):
-        rows = np.asarray(data.inputs)[np.asarray(data.part)]
-        words = [vocabulary.decode(row[row != 0]) for row in rows]
-        twin = WordBatches(words, vocabulary.tokens, preset.data)
+        twin = WordBatches(words_of(data, vocabulary), vocabulary.tokens, preset.data)
         return twin, preset.train.steps_per_epoch or twin.num_batches
     assert isinstance(data, TextWindows)
     tokens = [vocabulary.tokens[i] for i in np.asarray(data.tokens)]
