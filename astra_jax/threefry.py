@@ -1,4 +1,4 @@
-"""Random words of counted blocks, written out: for what is drawn inside a compiled program."""
+"""Threefry, unrolled: random words from a key and a counter, for use in a compiled program."""
 
 import jax.numpy as jnp
 from jaxtyping import Array

@@ -1,9 +1,9 @@
-"""A stranger's .pth, before torch's unpickler and after it.
+"""An untrusted .pth, checked before torch's unpickler and after it.
 
 Such a file is a zip archive: a pickle of the whole dictionary, and each tensor's bytes as a record
-of its own. `weights_only=True` sees to it that no code is run. Here it is seen to that few bytes
-do not claim many, and that what torch reads is what was looked at: the records that count are
-read, compared with their checksums, and copied into an archive of our own making.
+of its own. `weights_only=True` makes sure that no code is run. This module makes sure that a small
+file does not claim large tensors, and that torch reads exactly what was checked: the records that
+count are read, compared with their checksums, and copied into an archive of our own making.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""Who has come to the start: contenders that are made, held to ours and warmed up."""
+"""Contenders made ready: built, checked against ours, and warmed up."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -14,16 +14,17 @@ LOG = "log.md"
 _INTRODUCTION = """\
 # The search for a better recipe
 
-Same model, no more training characters than the notebook's recipe, and no look at the validation
-part: of what the study trains on, the last tenth (of names, a random fifth) is held back, and
-trials are judged by the loss on it. One seed each, so differences of some thousandths of a nat say
-nothing. How the words of a names model are parted hangs on the seed, and trials were those of seed
-0: of the study's runs, that one alone is validated on words that no trial has read. The trials
-stand in the order in which they were thought of; which were worth their time was felt out with
-smaller models on a quarter of the training part, of which no record is kept. The best recipe of
-Astra-β up to then, of rate 0.006, was trained and evaluated from two seeds as well; it gave way to
-a trial of lower loss on what is held back, and its losses were not looked at. This page is written
-by `python scripts/study.py --only search`, which does those that are missing.
+The model is the same, training sees no more characters than by the notebook's recipe, and the
+validation part is not read: of what the study trains on, the last tenth (of names, a random fifth)
+is held back, and trials are judged by the loss on it. Each trial has one seed, so differences of
+some thousandths of a nat say nothing. The seed decides how the words of a names model are split,
+and all trials had seed 0: so of the study's runs, only that of seed 0 is validated on words that
+no trial has read. The trials stand in the order in which they were thought of. Smaller models on a
+quarter of the training part showed which were worth their time; no record of that is kept. The
+best recipe of Astra-β up to then, of rate 0.006, was also trained and evaluated from two seeds; it
+gave way to a trial with a lower loss on the part held back, and its losses were not looked at.
+This page is written by `python scripts/study.py --only search`, which runs the trials that are
+missing.
 """
 
 

@@ -1,14 +1,14 @@
 """The fast backend: all that can be done for all steps at once is done outside the scan.
 
-Forward, the input projections of all steps are one product a gate, before the scan; of inputs
-that come out of an embedding table, the table is projected instead, and its rows are looked up.
-Backward, the scan carries the gradient of the state alone and lays down the gradients of the
-three gates, from which the weights' gradients are one product a gate, after it. JAX's own
-transpose of `scan_gru` adds a small product to them at every step. The idea of hoisting what has
-no recurrence in it is in Appleyard, Kočiský and Blunsom 2016 (arXiv:1604.01946).
+Forward, one product a gate projects the inputs of all steps, before the scan; of inputs that come
+out of an embedding table, the table is projected instead, and its rows are looked up. Backward,
+the scan carries the gradient of the state alone and stores the gradients of the three gates; after
+it, one product a gate gives the weights' gradients. JAX's own transpose of `scan_gru` adds a small
+product to them at every step. The idea of hoisting what has no recurrence in it is in Appleyard,
+Kočiský and Blunsom 2016 (arXiv:1604.01946).
 
-The gates are laid down where their projections were, and their gradients where the gates were: so
-there is less memory to go through, and more of it stays in the caches.
+The gates are written over their projections, and their gradients over the gates: so there is less
+memory to go through, and more of it stays in the caches.
 
 The gates stay separate arrays throughout: the arithmetic on slices of one wide array is what the
 CPU compiler does not turn into vector instructions.

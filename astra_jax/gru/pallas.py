@@ -10,10 +10,10 @@ after the other: weights and state lie in VMEM, the rest streams through. On a G
 at once, so there is one block of time, and what is at hand is what caches and registers hold.
 
 Tested in Pallas' interpreter, on CPU. It lowers for TPU, where it has not been run, and, by way of
-Triton, for GPU, where it has been seen to train. JAX 0.11 deprecates that way, and lowers it where
-there is a GPU only. The other, Mosaic GPU, does not know JAX's product of matrices, but those of
-one generation of chips, float32 rounded to TF32; for it, this is a kernel to be written anew,
-beside a GPU.
+Triton, for GPU, where it has been seen to train. JAX 0.11 deprecates Triton, and lowers to it only
+where there is a GPU. The alternative, Mosaic GPU, does not support JAX's matrix product, only
+those of one generation of chips, with float32 rounded to TF32. For it this kernel has to be
+written anew, on a machine with a GPU.
 """
 
 import functools

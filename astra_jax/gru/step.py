@@ -1,7 +1,7 @@
-"""The recurrence one character at a time, where the next one hangs on what came of the last.
+"""The recurrence one character at a time, where each one depends on what came of the last.
 
-A loop around `gru` would do at every character what needs doing once: project the table, and lay
-the kernels of a layer side by side, which copies them, at several times the cost of their products.
+A loop around `gru` would repeat at every character what is needed once: to project the table, and
+to lay a layer's kernels side by side, a copy that costs several times as much as their products.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
-"""How the next character is picked of what the model says of it.
+"""How the next character is picked from the model's logits.
 
-A strategy is an argument of the program that picks by it, which serves every temperature.
+A strategy is an argument of the compiled program, so that one program serves every temperature.
 """
 
 from dataclasses import dataclass, field

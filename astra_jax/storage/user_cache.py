@@ -1,4 +1,4 @@
-"""Where what can be had again is kept."""
+"""The user's cache folder, for what can be had again."""
 
 import os
 from pathlib import Path
