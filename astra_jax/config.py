@@ -25,6 +25,9 @@ StrPath = str | os.PathLike[str]
 MAX_STEPS = 2**31 - 1
 """Of a training: JAX counts them in an int32."""
 
+DROPOUT_STEPS = 1 << 16
+"""Rates of dropout between 0 and 1: half a random word decides an element."""
+
 _LIMITS = dict(
     vocab_size=2**18,  # More than the characters that Unicode has assigned.
     embedding_dim=2**16,
@@ -119,7 +122,8 @@ class ModelConfig(Record):
         embedding_dim: E, width of a character's embedding.
         hidden_dim: H, width of every layer's state.
         num_layers: L, number of stacked GRU layers.
-        dropout: share of the carried state that is zeroed at every step of training, in [0, 1).
+        dropout: share of the carried state that is zeroed at every step of training, in [0, 1),
+            drawn in steps of 1 / `DROPOUT_STEPS`.
         layer_norm: whether a LayerNorm over H stands before the head.
     """
 
@@ -134,6 +138,12 @@ class ModelConfig(Record):
         Record.__post_init__(self)
         self._require_size("vocab_size", "embedding_dim", "hidden_dim", "num_layers")
         self._require("dropout", 0.0 <= self.dropout < 1.0, "at least 0 and below 1")
+        drawn = round(self.dropout * DROPOUT_STEPS)  # Rounded to 0 or 1 it would be another model.
+        self._require(
+            "dropout",
+            self.dropout == 0.0 or 0 < drawn < DROPOUT_STEPS,
+            f"0, or from 1/{DROPOUT_STEPS} to {DROPOUT_STEPS - 1}/{DROPOUT_STEPS}",
+        )
 
     @property
     def num_parameters(self) -> int:

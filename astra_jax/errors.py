@@ -9,6 +9,12 @@ TIME_IS_UP = signal.SIGALRM
 """Stands for the end of the time that a training was given: the signal of timers."""
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of what an error says, or its type if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class InputError(ValueError):
     """A caller's mistake: what was given, what was expected, what to do.
 

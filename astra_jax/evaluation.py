@@ -30,12 +30,12 @@ from astra_jax.data.datasets import (
 from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.losses import target_losses
 from astra_jax.machine import memory
-from astra_jax.machine.cluster import Placement
+from astra_jax.machine.placement import Placement
 from astra_jax.model import GRULanguageModel, arithmetic
 from astra_jax.presets import override
 from astra_jax.runs.metrics import Spread
 from astra_jax.training.trainer import Keys, Losses, Trainer
-from astra_jax.units import readable
+from astra_jax.units import bits, readable
 
 WINDOWS = (128, 256)
 """Lengths of windows for every recipe: the study's, and that of nanoGPT's published 1.4697 nats
@@ -72,7 +72,7 @@ class Loss(Record):
     def of_sum(cls, total_nats: float, num_targets: int) -> "Loss":
         """Returns the mean loss of at least one target."""
         mean = total_nats / num_targets
-        return cls(loss_nats=mean, bits_per_char=mean / math.log(2), num_targets=num_targets)
+        return cls(loss_nats=mean, bits_per_char=bits(mean), num_targets=num_targets)
 
     @classmethod
     def of(cls, losses: Float[np.ndarray, "*any"]) -> "Loss":

@@ -1,4 +1,11 @@
-"""Numbers as a person reads them."""
+"""Numbers as a person reads them, and losses in bits."""
+
+import math
+
+
+def bits(nats: float) -> float:
+    """Returns a loss in bits."""
+    return nats / math.log(2)
 
 
 def readable(size: int) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from astra_jax.errors import InputError
+from astra_jax.errors import InputError, first_line
 from astra_jax.storage import strict_json
 from astra_jax.storage.atomic import replacing, write_bytes
 from astra_jax.storage.hashing import hash_arrays
@@ -67,7 +67,7 @@ def read_pth(path: Path) -> WeightFile:
     except pickle.UnpicklingError as error:
         raise InputError(pth_archive.CODE.format(path)) from error
     except Exception as error:  # The unpickler raises whatever a damaged stream leads it to.
-        raise InputError(f"{path} is damaged or no torch file: {_first_line(error)}") from error
+        raise InputError(f"{path} is damaged or no torch file: {first_line(error)}") from error
     pth_archive.require_plain(checkpoint, path)
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not all(
@@ -132,7 +132,7 @@ def read_safetensors(path: Path) -> WeightFile:
         raise InputError(f"{path}: {error}") from error
     except Exception as error:  # Its own, and numpy's and Rust's of what it lets through.
         raise InputError(
-            f"{path} is damaged or no safetensors file: {_first_line(error)}"
+            f"{path} is damaged or no safetensors file: {first_line(error)}"
         ) from error
     require_unchanged(texts.pop(HASH, None), arrays, texts, path)
     return WeightFile(arrays, parse_metadata(texts.get(OWN_METADATA, "{}"), path))
@@ -144,10 +144,12 @@ def write_safetensors(path: Path, weights: WeightFile, *, overwrite: bool = Fals
     Raises:
         FileExistsError: the file exists and `overwrite` is false.
     """
+    # The library would write a strided array's memory as it lies, under the shape that it has.
+    arrays = {name: np.asarray(array, order="C") for name, array in weights.arrays.items()}
     texts = {OWN_METADATA: to_text(weights.metadata)}
-    texts[HASH] = hash_of(weights.arrays, texts)
+    texts[HASH] = hash_of(arrays, texts)
     # By way of memory: its `save_file` would leave a file that only its owner may read.
-    write_bytes(path, save(weights.arrays, metadata=texts), overwrite=overwrite)
+    write_bytes(path, save(arrays, metadata=texts), overwrite=overwrite)
     if sidecars.path_of(path).exists():
         sidecars.write(path)
 
@@ -258,12 +260,8 @@ def _require_number_type(name: str, dtype: str) -> None:
 def to_numpy(name: str, tensor: Any) -> np.ndarray:
     """Returns a torch tensor as an array; raises `InputError` where numpy has no such type."""
     try:
-        return tensor.detach().numpy()
+        return tensor.detach().resolve_conj().resolve_neg().numpy()
     except (TypeError, RuntimeError) as error:
         raise InputError(
             f"{name} is {tensor.dtype}, expected float32 or float64: convert it first"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -5,6 +5,9 @@ and loop over time in Python. Shapes are batch-first; dropout's survivors can be
 both frameworks can be made to drop the same.
 """
 
+from collections.abc import Mapping
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -268,3 +271,23 @@ def build_model(config: ModelConfig, dataset: DatasetName) -> GRULanguageModel:
     if fixed is not None:
         return fixed(*sizes, dropout=config.dropout)
     return MyGRUModel(*sizes, config.num_layers, config.dropout, config.layer_norm)
+
+
+def load_model(
+    config: ModelConfig,
+    dataset: DatasetName,
+    arrays: Mapping[str, np.ndarray],
+    dtype: torch.dtype | None = None,
+) -> GRULanguageModel:
+    """Returns a model of the notebooks' class with given weights, all of them and no others.
+
+    Args:
+        config: its shape.
+        dataset: whose class it is.
+        arrays: its weights, by their names in the state dict.
+        dtype: of the model; None is that of the weights.
+    """
+    state = {name: torch.tensor(array) for name, array in arrays.items()}
+    model = build_model(config, dataset).to(dtype or next(iter(state.values())).dtype)
+    model.load_state_dict(state, strict=True)
+    return model

@@ -199,11 +199,7 @@ FIXED_CONSTANTS = ("one", "h_0")
 
 def blank_constants(config: ModelConfig, layout: Layout) -> dict[str, np.ndarray]:
     """Returns the graph's constants for weights that are all zero."""
-    sizes = dict(V=config.vocab_size, E=config.embedding_dim, H=config.hidden_dim)
-    zeros = {
-        entry.name: np.zeros([sizes[letter] for letter in entry.shape], np.float32)
-        for entry in entries(layout)
-    }
+    zeros = {entry.name: np.zeros(entry.shape_in(config), np.float32) for entry in entries(layout)}
     return _initializers(zeros, config, layout)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from astra_jax.config import ModelConfig, Preset
 from astra_jax.data.vocabulary import Vocabulary
-from astra_jax.errors import InputError
+from astra_jax.errors import InputError, first_line
 from astra_torch.files import (
     HASH,
     OWN_METADATA,
@@ -57,8 +57,7 @@ def read_onnx(source: Path | bytes) -> OnnxFile:
     except InputError:
         raise
     except Exception as error:  # Many: some bytes are looked at only when they are needed.
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{name} is damaged or no ONNX file: {reason}") from error
+        raise InputError(f"{name} is damaged or no ONNX file: {first_line(error)}") from error
 
 
 def _take_apart(onnx: Any, data: bytes, name: str) -> OnnxFile:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from astra_jax.errors import InputError
+from astra_jax.errors import InputError, first_line
 from astra_jax.storage.strict_json import MAX_WHOLE
 
 MAX_PICKLE_BYTES = 2**22
@@ -68,8 +68,7 @@ def repack(path: Path) -> io.BytesIO:
     except InputError:
         raise
     except Exception as error:  # Many, where an archive is damaged.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path} is damaged or no torch file: {reason}") from error
+        raise InputError(f"{path} is damaged or no torch file: {first_line(error)}") from error
 
 
 def _require_small_directory(file: IO[bytes]) -> None:

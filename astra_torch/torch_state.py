@@ -11,7 +11,7 @@ from astra_jax.config import Preset, TrainConfig
 from astra_jax.errors import InputError
 from astra_jax.optimizers import BETA_1, BETA_2, EPSILON
 from astra_torch.files import WeightFile, to_numpy
-from astra_torch.models import build_model
+from astra_torch.models import load_model
 from astra_torch.training import ReferenceTrainer, require_studies_rule
 from astra_torch.training_state import OptimizerState
 from astra_torch.weights import Arrays, Layout, entries
@@ -40,9 +40,7 @@ def to_trainer(arrays: Arrays, optimizer: OptimizerState, preset: Preset) -> Ref
             "the position in the cosine schedule is not known, since nothing says how many steps "
             "an epoch has: resume the run for an epoch first, or pass --weights-only"
         )
-    state = {name: torch.tensor(array) for name, array in arrays.items()}
-    model = build_model(preset.model, preset.data.dataset).to(next(iter(state.values())).dtype)
-    model.load_state_dict(state, strict=True)
+    model = load_model(preset.model, preset.data.dataset, arrays)
     trainer = ReferenceTrainer(model, preset, optimizer.steps_per_epoch or 1)
     if trainer.schedule is not None:
         # Without gradients nothing moves, but torch warns of a schedule that steps first.

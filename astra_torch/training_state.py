@@ -12,7 +12,7 @@ from flax import nnx
 
 from astra_jax.config import Preset
 from astra_jax.errors import InputError
-from astra_jax.machine.cluster import to_device
+from astra_jax.machine.placement import to_device
 from astra_jax.model import arithmetic
 from astra_jax.training.trainer import Trainer, TrainState
 from astra_torch.weights import Arrays, Layout, to_arrays, to_params

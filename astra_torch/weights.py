@@ -14,7 +14,7 @@ from flax import nnx
 
 from astra_jax.config import DatasetName, DtypeName, ModelConfig
 from astra_jax.errors import InputError
-from astra_jax.machine.cluster import to_device
+from astra_jax.machine.placement import to_device
 from astra_jax.model import GRULanguageModel, arithmetic
 
 Arrays = dict[str, np.ndarray]
@@ -85,6 +85,11 @@ class Entry(NamedTuple):
     gate: int | None
     transposed: bool
     shape: str
+
+    def shape_in(self, config: ModelConfig) -> tuple[int, ...]:
+        """Returns the torch array's shape in a model."""
+        sizes = dict(V=config.vocab_size, E=config.embedding_dim, H=config.hidden_dim)
+        return tuple(sizes[letter] for letter in self.shape)
 
 
 # In the order of the notebooks' state dicts.
@@ -232,8 +237,7 @@ def _identify(arrays: Arrays) -> Layout:
 def _fault(entry: Entry, arrays: Arrays, config: ModelConfig) -> str | None:
     """Returns what is wrong with one array, if anything is."""
     array = arrays[entry.name]
-    sizes = dict(V=config.vocab_size, E=config.embedding_dim, H=config.hidden_dim)
-    wanted = tuple(sizes[letter] for letter in entry.shape)
+    wanted = entry.shape_in(config)
     if array.shape != wanted:
         transposed = " (transposed?)" if array.shape == wanted[::-1] else ""
         return f"{entry.name} has shape {array.shape}, expected {wanted}{transposed}"

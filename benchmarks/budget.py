@@ -21,7 +21,7 @@ from tyro.conf import Positional
 from astra_jax import cli
 from astra_jax.errors import InputError
 from astra_jax.experiments.lifecycle import prepare
-from astra_jax.machine import cluster
+from astra_jax.machine import placement
 from astra_jax.presets import find_preset, override
 from astra_jax.storage.atomic import write_text
 from astra_jax.storage.marked_pages import fill_in
@@ -200,7 +200,7 @@ def main(arguments: Arguments) -> None:
     folder = arguments.folder
     if not (folder / PAGE).is_file():
         raise InputError(f"there is no {folder / PAGE}: give the folder that has it")
-    cluster.split_cpu()
+    placement.split_cpu()
     budgets = [profile(model, dataset, dtype, FitOptions()) for dataset, model, dtype in MODELS]
     record = dict(environment=describe_machine(), budgets=budgets)
     (folder / RECORD).parent.mkdir(exist_ok=True)

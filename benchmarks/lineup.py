@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from astra_jax.errors import InputError
+from astra_jax.errors import InputError, first_line
 from astra_jax.training.pace import SECONDS_PER_CALL
 from benchmarks.agreement import Agreement, DisagreementError
 from benchmarks.peers import PEERS
@@ -109,5 +109,4 @@ class Lineup:
 
 
 def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}"
+    return f"{type(error).__name__}: {first_line(error)[:200]}"

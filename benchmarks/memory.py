@@ -14,7 +14,7 @@ import jax
 import torch
 
 from astra_jax.config import Preset
-from astra_jax.machine import cluster
+from astra_jax.machine import placement
 from benchmarks.contest import make_peer
 from benchmarks.lineup import Rules
 from benchmarks.peers import PEERS
@@ -149,7 +149,7 @@ def _meter(setting: Setting, name: str) -> _HostMeter | _CudaMeter | _JaxMeter:
 
 def main(name: str, one: Pass, wanted: str) -> None:
     """Measures one contender, and prints its peak."""
-    cluster.split_cpu()
+    placement.split_cpu()
     values = json.loads(wanted)
     setting = Setting(**values | {"preset": Preset.from_dict(values["preset"])})
     print(peak_of(name, setting, one))

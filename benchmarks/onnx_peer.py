@@ -4,21 +4,15 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from astra_jax.data.vocabulary import Vocabulary
 from astra_torch.data import IGNORE
-from astra_torch.onnx_models import to_onnx
 from astra_torch.onnx_runtime import OnnxModel
+from astra_torch.parity import onnx_side
 from benchmarks.setting import NUM_BATCHES, Setting
 
 
 def onnx_model(setting: Setting) -> OnnxModel:
-    """Exports the setting's weights, and loads them with as many threads as PyTorch has."""
-    preset = setting.preset
-    # The text is random ids; the characters that they stand for do not matter.
-    vocabulary = Vocabulary(tokens=tuple(map(str, range(preset.model.vocab_size))))
-    metadata = {"preset": preset.to_dict(), "vocabulary": vocabulary.to_dict()}
-    graph = to_onnx(setting.arrays, preset.model, setting.layout, metadata)
-    return OnnxModel(graph.SerializeToString(), num_threads=setting.num_threads)
+    """Loads the setting's weights with as many threads as PyTorch has."""
+    return onnx_side.onnx_model(setting.arrays, setting.preset, setting.num_threads)
 
 
 class OnnxPeer:

@@ -9,11 +9,11 @@ from astra_jax.sampling.draws import sample_key
 from astra_jax.sampling.sampler import Sampler
 from astra_jax.sampling.strategies import Greedy, Strategy, Temperature
 from astra_torch import sampling as torch_sampling
+from astra_torch.models import load_model
 from astra_torch.onnx_runtime import OnnxModel, continue_greedily
 from astra_torch.weights import to_model
 from benchmarks.onnx_peer import onnx_model
 from benchmarks.setting import Setting
-from benchmarks.torch_peers import notebook_model
 
 TEMPERATURE = 0.8
 """Of the draws that are timed; it is not 1, at which dividing by it could be left out."""
@@ -36,10 +36,9 @@ def ours(setting: Setting) -> Write:
 
 
 def _torch_model(setting: Setting) -> torch.nn.Module:
-    model = notebook_model(setting).eval()
-    state = {name: torch.tensor(array) for name, array in setting.arrays.items()}
-    model.load_state_dict(state, strict=True)
-    return model.to(setting.torch_device)
+    preset = setting.preset
+    model = load_model(preset.model, preset.data.dataset, setting.arrays)
+    return model.eval().to(setting.torch_device)
 
 
 def notebook(setting: Setting) -> Write:

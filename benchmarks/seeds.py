@@ -7,7 +7,7 @@ import numpy as np
 
 from astra_jax.data.datasets import Split
 from astra_jax.data.vocabulary import Vocabulary
-from astra_jax.machine.cluster import Placement
+from astra_jax.machine.placement import Placement
 from astra_jax.training.engines import Engine, OneRun
 from astra_jax.training.fitting import FitOptions
 from astra_jax.training.replicas import MapRuns, Replicas, all_at_once, one_by_one

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import os
 from collections.abc import Iterator
 from typing import Literal
 
@@ -17,7 +16,8 @@ from astra_jax.config import Preset
 from astra_jax.data.datasets import Dataset, PaddedWords, TextWindows
 from astra_jax.errors import InputError
 from astra_jax.losses import IGNORE
-from astra_jax.machine import cluster
+from astra_jax.machine.placement import Devices, Placement
+from astra_jax.machine.processor import num_cores
 from astra_jax.presets import override
 from astra_torch.parity.cases import random_arrays
 from astra_torch.weights import Arrays, Layout, find_layout
@@ -45,7 +45,7 @@ class Setting:
 
     preset: Preset
     precision: Precision = "highest"
-    devices: cluster.Devices = None
+    devices: Devices = None
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -65,9 +65,9 @@ class Setting:
         return dataclasses.replace(self, preset=preset, precision="highest")
 
     @functools.cached_property
-    def place(self) -> cluster.Placement:
+    def place(self) -> Placement:
         """Where JAX's arrays lie."""
-        return cluster.Placement.of(self.devices, self.preset)
+        return Placement.of(self.devices, self.preset)
 
     @functools.cached_property
     def torch_device(self) -> torch.device:
@@ -125,6 +125,4 @@ class Setting:
     @property
     def num_threads(self) -> int:
         """PyTorch's threads: its own default would go by a variable that was meant for others."""
-        affinity = getattr(os, "sched_getaffinity", None)
-        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-        return self.threads or cores
+        return self.threads or num_cores()

@@ -29,12 +29,12 @@ def main(model: str) -> None:
     _phase("the script's other imports")
 
     from astra_jax.experiments import lifecycle
-    from astra_jax.machine import cluster, compile_cache
+    from astra_jax.machine import compile_cache, placement
     from astra_jax.presets import find_preset
     from astra_jax.training.fitting import FitOptions, steps_in_epoch
     from astra_jax.training.trainer import Keys
 
-    cluster.split_cpu()
+    placement.split_cpu()
     jax.devices()
     print(compile_cache.enable(), end="")
     _phase("devices, cache")

@@ -63,13 +63,17 @@ def test_the_round_trip_through_flax_is_exact(key):
         )
     ),
     suffix=st.sampled_from([".pth", ".safetensors"]),
+    order=st.sampled_from("CF"),
 )
 @settings(max_examples=25, deadline=None)
-def test_a_model_of_any_shape_comes_back_from_a_file(dataset: Any, shape: Any, suffix: str):
+def test_a_model_of_any_shape_comes_back_from_a_file(
+    dataset: Any, shape: Any, suffix: str, order: Any
+):
     # Of as many layers, whose dropout is a names file's, which has no place for one.
     row = ("alpha", "beta", "gamma", "gamma")[shape["num_layers"] - 1]
     model = trained(dataset, row, **shape)
-    arrays = {name: array.astype(shape["dtype"]) / 3 for name, array in model.arrays.items()}
+    wide = {name: array.astype(shape["dtype"]) / 3 for name, array in model.arrays.items()}
+    arrays = {name: np.asarray(array, order=order) for name, array in wide.items()}
     model = dataclasses.replace(model, arrays=arrays)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"x{suffix}"

@@ -20,7 +20,7 @@ from astra_jax import cli
 from astra_jax.cli import default
 from astra_jax.config import Preset
 from astra_jax.console import Console
-from astra_jax.machine import cluster
+from astra_jax.machine import placement
 from astra_jax.presets import find_preset, override
 from benchmarks import peers, records
 from benchmarks.lineup import LIMIT_SECONDS, Rules
@@ -99,7 +99,7 @@ def main(arguments: Arguments) -> None:
         for path in write_tables(arguments.tables):
             print(f"wrote {path}")
         return
-    cluster.split_cpu()
+    placement.split_cpu()
     setting = Setting(arguments.preset(), arguments.precision, arguments.devices, arguments.threads)
     # Training steps come with their memory.
     every = [what for what in MEASUREMENTS if what != MEMORY]

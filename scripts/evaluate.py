@@ -23,7 +23,7 @@ from astra_jax.data.datasets import Split
 from astra_jax.errors import InputError
 from astra_jax.evaluation import NUM_BATCHES
 from astra_jax.experiments.lifecycle import builtin_warning, find_corpus
-from astra_jax.machine import cluster, compile_cache
+from astra_jax.machine import compile_cache, placement
 from astra_jax.report.scorecards import Scorecard, Subject, score_tables, scores_record
 from astra_jax.storage.atomic import require_new_file, write_text
 
@@ -48,7 +48,7 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Evaluates, prints the table, writes the numbers."""
-    cluster.split_cpu()
+    placement.split_cpu()
     subjects = _open(arguments)
     if message := compile_cache.enable():
         cli.note(message)

@@ -21,7 +21,7 @@ from astra_jax.cli import default
 from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import InputError
 from astra_jax.experiments.samples import default_prompt
-from astra_jax.machine import cluster, compile_cache
+from astra_jax.machine import compile_cache, placement
 from astra_jax.sampling.draws import sample_key
 from astra_jax.sampling.prompts import OnUnknown, fit_prompt, read_prompt
 from astra_jax.sampling.strategies import Greedy, Strategy, Temperature, TopK
@@ -70,7 +70,7 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Loads the model and prints the texts, a word a line, running text between separators."""
-    cluster.split_cpu()
+    placement.split_cpu()
     strategy = _strategy(arguments)
     tell = cli.teller(arguments.quiet)
     if not arguments.no_compile_cache:

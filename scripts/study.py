@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from astra_jax import cli
 from astra_jax.cli import default
 from astra_jax.errors import InputError
-from astra_jax.machine import cluster, compile_cache
+from astra_jax.machine import compile_cache, placement
 from astra_jax.training.progress import ConsoleProgress
 from study.course import conduct, outlook
 from study.plan import choose, chooses_search
@@ -76,7 +76,7 @@ def main(arguments: Arguments) -> None:
         return
     trains = bool(rows or searches)
     if trains:
-        cluster.split_cpu()
+        placement.split_cpu()
         cli.teller(False)(compile_cache.enable())
     with ConsoleProgress(quiet=not trains) as progress:
         written = conduct(rows, work, progress, searches)

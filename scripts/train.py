@@ -27,7 +27,7 @@ from astra_jax.experiments import lifecycle
 from astra_jax.experiments.groups import Group, fit_group
 from astra_jax.experiments.rehearsal import rehearse
 from astra_jax.experiments.samples import write_samples
-from astra_jax.machine import cluster, compile_cache
+from astra_jax.machine import compile_cache, placement, processes
 from astra_jax.presets import FIELDS, NOTEBOOK, find_preset, override
 from astra_jax.report.parameters import summarize
 from astra_jax.report.tensorboard import TensorBoardProgress, require_tensorboard
@@ -181,11 +181,11 @@ class Arguments:
         given = (self.coordinator, self.num_processes, self.process_id)
         if None not in given:
             tell = cli.teller(self.quiet)
-            cluster.connect(*given, tell)  # pyright: ignore[reportArgumentType]
+            processes.connect(*given, tell)  # pyright: ignore[reportArgumentType]
         elif set(given) != {None}:
             raise InputError("--coordinator, --num-processes and --process-id go together")
         else:
-            cluster.split_cpu()
+            placement.split_cpu()
 
 
 def main(arguments: Arguments) -> None:
@@ -193,14 +193,14 @@ def main(arguments: Arguments) -> None:
     if arguments.tensorboard:
         require_tensorboard()
     arguments.join_cluster()
-    options, quiet = arguments.fit_options(), arguments.quiet or not cluster.is_primary()
+    options, quiet = arguments.fit_options(), arguments.quiet or not processes.is_primary()
     tell = cli.teller(quiet)
     if not arguments.no_compile_cache:
         tell(compile_cache.enable())
     if arguments.resume:
         training, splits = _resume(arguments, arguments.resume, options)
     else:
-        with cluster.all_or_none():
+        with processes.all_or_none():
             preset = arguments.preset()
         if arguments.summary:
             preset = lifecycle.fit_vocabulary(preset, arguments.corpus)
@@ -211,7 +211,7 @@ def main(arguments: Arguments) -> None:
             return
         training, splits = _begin(preset, arguments, options)
         tell(_advice(_runs_of(training)[0].preset, splits[0]))
-    cluster.require_same("how it trains", options)
+    processes.require_same("how it trains", options)
     _train(training, splits, arguments, quiet)
 
 
@@ -237,7 +237,7 @@ def _rehearse(preset: Preset, arguments: Arguments, options: FitOptions) -> None
         alone, corpus, split = lifecycle.prepare(*what, options)
         prepared = [alone], corpus, [split]
     told = rehearse(*prepared, options)
-    if not cluster.is_primary():
+    if not processes.is_primary():
         return
     print(told)
     cli.teller(arguments.quiet)(_advice(prepared[0][0], prepared[2][0]))
@@ -251,7 +251,7 @@ def _advice(preset: Preset, split: Split) -> str:
 def _progress(runs: Sequence[Run], quiet: bool, tensorboard: bool) -> Iterator[Progress]:
     with contextlib.ExitStack() as stack:
         listeners: list[Progress] = [stack.enter_context(ConsoleProgress(quiet=quiet))]
-        if tensorboard and cluster.is_primary():
+        if tensorboard and processes.is_primary():
             events = (TensorBoardProgress(run.folder, place) for place, run in enumerate(runs))
             listeners += map(stack.enter_context, events)
         yield Several(listeners)
@@ -277,7 +277,7 @@ def _train(
         raise
     for run in runs:
         write_samples(run)
-    if cluster.is_primary():
+    if processes.is_primary():
         _finish(training, runs, quiet)
 
 
@@ -303,7 +303,7 @@ def _resume(
     arguments: Arguments, folder: Path, options: FitOptions
 ) -> tuple[Run | Group, list[Split]]:
     """Opens a run, or several; fields of their preset may be given again, if they say the same."""
-    with cluster.all_or_none():
+    with processes.all_or_none():
         for name in ("model", "dataset", "recipe", "out", "seeds", "summary", "dry_run"):
             if getattr(arguments, name):
                 flag = "--" + name.replace("_", "-")

@@ -35,6 +35,7 @@ def random_inputs(time: int, batch: int, width: int, hidden: int, num_layers: in
         for size in [width] + [hidden] * (num_layers - 1)
     ]
     ids = rng.integers(VOCAB, size=(time, batch)).astype(np.int32)
+    ids[-1, -1] -= VOCAB  # Counted from the table's end.
     table = rng.normal(size=(VOCAB, width))
     h_0 = rng.normal(size=(num_layers, batch, hidden))
     keep = rng.random((num_layers, time, batch, hidden)) >= DROPOUT
@@ -287,6 +288,8 @@ def test_gru_refuses_what_does_not_fit():
         unchecked(layers, inputs, h_0, dropout_on=cast(Any, "x"))
     with pytest.raises(InputError, match="dropout must be at least 0 and below 1, got 1"):
         unchecked(layers, inputs, h_0, dropout=1.0)
+    with pytest.raises(InputError, match=r'float64 .* in float32: call .*"jax_enable_x64", True'):
+        unchecked(layers, inputs, h_0, dtype=jnp.float64)
     with pytest.raises(InputError, match="there is no layer to run"):
         unchecked([], inputs, h_0)
     dense = inputs.dense()

@@ -11,7 +11,7 @@ from flax import nnx
 from astra_jax.config import DtypeName, ModelConfig
 from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import InputError
-from astra_jax.machine import cluster
+from astra_jax.machine import placement
 from astra_jax.model import GRULanguageModel, arithmetic
 from astra_jax.sampling import sampler
 from astra_jax.sampling.draws import draw_uniforms, sample_key
@@ -188,10 +188,10 @@ def test_devices_that_share_texts_write_what_one_writes(
         key = jax.random.key(3)
         return Writer(model_of(TEXT), TEXT).generate("ab", strategy, key, num=34, length=20)
 
-    assert cluster.Placement.of_texts(16, 34).mesh.size == 2
-    assert cluster.Placement.of_texts(16, 35).mesh.size == 1
+    assert placement.Placement.of_texts(16, 34).mesh.size == 2
+    assert placement.Placement.of_texts(16, 35).mesh.size == 1
     shared = texts()
-    monkeypatch.setattr(cluster, "ROWS_OF_A_CORE", 18)
+    monkeypatch.setattr(placement, "ROWS_OF_A_CORE", 18)
     assert texts() == shared
 
 

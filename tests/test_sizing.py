@@ -56,23 +56,23 @@ def test_training_that_cannot_fit_is_refused_and_one_that_can_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for preset in PRESETS.values():
-        require_memory(preset)
+        require_memory(Memory.of(preset))
     monkeypatch.setattr(memory, "machine_memory", lambda: 2**34)
     largest = dict(hidden_dim=2**16, num_layers=2**8), dict(batch_size=2**16)
     for fields in (*largest, dict(steps_per_epoch=2**24, batch_size=2**10)):
         with pytest.raises(InputError, match=r"^the training needs about .* this machine has .*B:"):
-            require_memory(override(ALPHA, **fields))
+            require_memory(Memory.of(override(ALPHA, **fields)))
     need = Memory.of(ALPHA).total
     monkeypatch.setattr(memory, "machine_memory", lambda: need)
-    require_memory(ALPHA)
+    require_memory(Memory.of(ALPHA))
     monkeypatch.setattr(memory, "machine_memory", lambda: need - 1)
     with pytest.raises(InputError, match="a smaller --batch-size, --seq-len"):
-        require_memory(ALPHA)
+        require_memory(Memory.of(ALPHA))
     with pytest.raises(InputError, match=r"B: go on with --remat, or where there is more$"):
-        require_memory(ALPHA, begun=True)
+        require_memory(Memory.of(ALPHA), begun=True)
     monkeypatch.setattr(memory, "machine_memory", lambda: 1)
     with pytest.raises(InputError, match=r"bytes: go on where there is more$"):
-        require_memory(ALPHA, begun=True, remat=True)
+        require_memory(Memory.of(ALPHA), begun=True, remat=True)
 
 
 def test_each_accelerator_holds_its_share_and_cores_hold_all_together(

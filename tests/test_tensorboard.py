@@ -10,11 +10,11 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from astra_jax.experiments import lifecycle
-from astra_jax.report.charts import bits
 from astra_jax.report.tensorboard import FOLDER, TensorBoardProgress
 from astra_jax.runs.folder import Run
 from astra_jax.training import fitting, pace
 from astra_jax.training.progress import Several, Snapshot
+from astra_jax.units import bits
 from tests.commands import call
 from tests.trainings import TEXT, Begin, Silent
 

@@ -21,7 +21,7 @@ from astra_jax.data.token_files import TokenFile
 from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import InputError
 from astra_jax.losses import IGNORE
-from astra_jax.machine.cluster import to_device
+from astra_jax.machine.placement import to_device
 
 EMPTY = -1
 

@@ -16,7 +16,8 @@ from astra_jax.data.datasets import Split, corpus_vocabulary, split_by_keys
 from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import InputError
 from astra_jax.experiments.groups import Group, seeded
-from astra_jax.machine import cluster
+from astra_jax.machine import processes
+from astra_jax.machine.placement import to_device
 from astra_jax.model import GRULanguageModel, arithmetic
 from astra_jax.presets import override
 from astra_jax.runs.checkpoints import read_beside_writer
@@ -63,16 +64,16 @@ def begin(
         InputError: the corpus, the folder or the recipe cannot be used, or the training does not
             fit into the machine's memory.
     """
-    with cluster.all_or_none():
+    with processes.all_or_none():
         if folder is None and jax.process_count() > 1:
             raise InputError("several processes must know one folder: give --out to each")
         preset, corpus, split = prepare(preset, corpus_source, options)
-    cluster.require_same("recipe or corpus", (preset, corpus.sha256))
+    processes.require_same("recipe or corpus", (preset, corpus.sha256))
     run = None
-    with cluster.all_or_none():
-        if cluster.is_primary():
+    with processes.all_or_none():
+        if processes.is_primary():
             run = Run.create(folder, preset, split.vocabulary, corpus)
-    with cluster.all_or_none():
+    with processes.all_or_none():
         if run is None:
             assert folder is not None
             run = Run.open(folder)
@@ -157,14 +158,7 @@ def _require_room(
     preset: Preset, num_runs: int, options: FitOptions, *, begun: bool = False
 ) -> None:
     """Refuses a training that cannot fit into memory."""
-    require_memory(
-        preset,
-        begun=begun,
-        remat=options.remat,
-        backend=options.backend,
-        num_runs=num_runs,
-        num_devices=options.placement(preset, num_runs).mesh.size,
-    )
+    require_memory(options.memory(preset, num_runs), begun=begun, remat=options.remat)
 
 
 def fit_vocabulary(preset: Preset, corpus_source: str | None) -> Preset:
@@ -200,9 +194,9 @@ def resume(
         InputError: the folder is no run, has other fields than expected, the corpus is not the
             one it began with, or the training does not fit into the machine's memory.
     """
-    with cluster.all_or_none():
+    with processes.all_or_none():
         (run,), (split,) = _resume([Run.open(folder)], corpus_source, expected, options)
-    cluster.require_same("run", (run.preset, run.corpus.sha256))
+    processes.require_same("run", (run.preset, run.corpus.sha256))
     return run, split
 
 
@@ -315,7 +309,7 @@ def restore_training(run: Run, *, best: bool = False) -> Training:
     with arithmetic(run.preset.train.dtype):
         like = jax.eval_shape(trainer.init, jax.random.key(0))
         training = read_beside_writer(folder, lambda found: read_training(run, found, like))
-        return training._replace(state=cluster.to_device(training.state))
+        return training._replace(state=to_device(training.state))
 
 
 def require_checkpoint(run: Run, *, best: bool = False) -> Path:

@@ -12,12 +12,11 @@ import numpy as np
 from astra_jax.config import Preset, Record
 from astra_jax.data.corpus import CorpusRecord
 from astra_jax.data.datasets import Split
-from astra_jax.machine import cluster
+from astra_jax.machine import processes
 from astra_jax.machine.memory import machine_memory
 from astra_jax.model import arithmetic
 from astra_jax.training.fitting import FitOptions, steps_in_epoch
 from astra_jax.training.pace import steps_of_a_call
-from astra_jax.training.sizing import memory_needed
 from astra_jax.training.trainer import MAX_STEPS_PER_CALL, Keys, TrainState
 from astra_jax.units import duration, readable
 
@@ -62,13 +61,7 @@ def rehearse(
     preset, split, num_runs = presets[0], splits[0], len(presets)
     steps = steps_in_epoch(preset, split.train)
     timing = time_steps(presets, splits, options)
-    needed = memory_needed(
-        preset,
-        remat=options.remat,
-        backend=options.backend,
-        num_runs=num_runs,
-        num_devices=options.placement(preset, num_runs).mesh.size,
-    )
+    needed = options.memory(preset, num_runs)
     sha256 = (corpus.sha256 or "")[:12]
     lines = {
         "model": f"{preset.model.num_parameters:,} parameters: {_fields(preset.model)}",
@@ -109,7 +102,7 @@ def time_steps(presets: Sequence[Preset], splits: Sequence[Split], options: FitO
         state = run(engine.load([engine.trainer.init(key.init) for key in keys]), 1)
         start = time.perf_counter() - started
         state, one = _timed(lambda: run(state, 1))
-        count, _ = cluster.agree(steps_of_a_call(one), None)  # Processes meet at every step.
+        count, _ = processes.agree(steps_of_a_call(one), None)  # Processes meet at every step.
         before = done(state)
         state, several = _timed(lambda: run(state, count))
         num_steps = max(1, done(state) - before)  # Fewer, where even these steps diverge.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.experiments.lifecycle import restore_model
-from astra_jax.machine import cluster
+from astra_jax.machine import processes
 from astra_jax.runs.folder import SAMPLES, Run
 from astra_jax.sampling.strategies import Greedy, Strategy, Temperature, TopK
 from astra_jax.sampling.writing import Writer
@@ -78,7 +78,7 @@ def write_samples(run: Run) -> None:
         for sample in draw_samples(run, writer, strategies, stateful=stateful):
             title = f"## {sample.strategy}, {sample.mode}\n"
             sections.append("\n".join([title, *sample.texts, ""]))
-    if cluster.is_primary():
+    if processes.is_primary():
         write_text(run.folder / SAMPLES, "\n".join(sections))
 
 

@@ -95,7 +95,9 @@ def gru(
         remat: whether the backward pass is to compute states anew rather than find them kept.
 
     Returns:
-        What each layer hands up after every step, and the last states.
+        What each layer hands up after every step, and the last states. Every backend has a
+        gradient; forward mode (`jax.jvp`) needs `scan`, and a gradient of a gradient any but
+        `pallas`, since the others have backward passes of their own.
 
     Raises:
         InputError: there is no such backend or place of dropout, shapes or types do not fit

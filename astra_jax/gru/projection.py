@@ -66,7 +66,8 @@ def _look_up_forward(table, ids):
 
 def _look_up_backward(saved, grad):
     ids, length = saved
-    chosen = jax.nn.one_hot(ids.reshape(-1), length, dtype=grad.dtype, axis=0)
+    rows = jnp.where(ids < 0, ids + length, ids)  # A negative one counts from the table's end.
+    chosen = jax.nn.one_hot(rows.reshape(-1), length, dtype=grad.dtype, axis=0)
     return chosen @ grad.reshape(-1, grad.shape[-1]), None
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 
+from astra_jax.machine.processor import cpuinfo
 from astra_jax.storage.user_cache import cache_folder
 
 MAX_BYTES = 1 << 30
@@ -84,10 +85,8 @@ def _processor() -> str:
 
     JAX tells accelerators apart, but not CPUs, whose programs use the instructions at hand.
     """
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
     traits = sorted(
-        {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+        {line for line in cpuinfo() if line.startswith(("model name", "flags", "Features"))}
     )
     described = "\n".join([platform.machine(), platform.processor(), *traits])
     return hashlib.sha256(described.encode()).hexdigest()[:16]

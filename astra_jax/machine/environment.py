@@ -1,15 +1,14 @@
 """What a result was made with: versions and machine."""
 
 import importlib.metadata
-import os
 import platform
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from astra_jax import __version__
+from astra_jax.machine.processor import cpuinfo, num_cores
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -27,9 +26,7 @@ def describe_environment(packages: Sequence[str] = ()) -> dict[str, Any]:
         **{package: _version(package) for package in (*_PACKAGES, *packages)},
         "system": platform.system(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": num_cores(),
         "devices": [device.device_kind for device in jax.devices()],
     }
 
@@ -57,6 +54,5 @@ def _processor() -> str:
 
 
 def _cpuinfo(field: str) -> str | None:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), None)
+    found = (line.partition(":")[2].strip() for line in cpuinfo() if line.startswith(field))
+    return next(found, None)

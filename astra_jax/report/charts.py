@@ -1,6 +1,6 @@
 """What is drawn of runs: curves as values, for a page and for a picture alike."""
 
-import math
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +9,7 @@ from astra_jax.errors import InputError
 from astra_jax.published import PUBLISHED_LOSSES
 from astra_jax.runs.folder import Run
 from astra_jax.runs.metrics import EpochMetrics
+from astra_jax.units import bits
 
 PALETTE = (
     ("#1f6f8b", "#6cbcd6"),
@@ -61,11 +62,6 @@ class Chart:
     unit: str
     series: tuple[Series, ...]
     from_zero: bool = False
-
-
-def bits(nats: float) -> float:
-    """Returns a loss in bits."""
-    return nats / math.log(2)
 
 
 def loss_chart(run: Run) -> Chart:
@@ -183,12 +179,7 @@ class _Overlay:
         for run, _, _, color in self.curves:
             for series in _published(run, column, f"{name}, {run.preset.title}", color):
                 marks.setdefault(series.label, series)  # Runs may differ in their seed alone.
-        return Chart(
-            name=chart.name,
-            title=chart.title,
-            unit=chart.unit,
-            series=(*chart.series, *marks.values()),
-        )
+        return dataclasses.replace(chart, series=(*chart.series, *marks.values()))
 
 
 def _points(metrics: list[EpochMetrics], value: Value) -> tuple[tuple[int, float], ...]:

@@ -9,13 +9,12 @@ from astra_jax.errors import InputError
 from astra_jax.experiments.lifecycle import merge_model, restore_state
 from astra_jax.experiments.samples import Sample, draw_samples
 from astra_jax.published import PUBLISHED_LOSSES
-from astra_jax.report.charts import bits
 from astra_jax.report.parameters import list_parameters
 from astra_jax.runs.folder import Run
 from astra_jax.runs.metrics import EpochMetrics
 from astra_jax.sampling.strategies import Greedy, Temperature
 from astra_jax.sampling.writing import Writer
-from astra_jax.units import duration
+from astra_jax.units import bits, duration
 
 TEMPERATURES = (0.5, 0.8, 1.0, 1.2)
 SHOWN_LENGTH = 400

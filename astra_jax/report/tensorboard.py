@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from astra_jax.errors import InputError
-from astra_jax.report.charts import bits
 from astra_jax.runs.metrics import EpochMetrics
 from astra_jax.training.progress import Snapshot
+from astra_jax.units import bits
 
 FOLDER = "tensorboard"
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 import jax
 import numpy as np
 
-from astra_jax.errors import InputError, StorageError
+from astra_jax.errors import InputError, StorageError, first_line
 from astra_jax.storage.hashing import hash_arrays
 
 KEEP_LATEST = 2
@@ -254,8 +254,7 @@ def _entries(folder: Path) -> set[str]:
 
 def _reason(error: Exception) -> str:
     """Returns what an error says in its first line, which of Orbax's may be a whole state."""
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}"[:MOST_OF_A_REASON]
+    return f"{type(error).__name__}: {first_line(error)}"[:MOST_OF_A_REASON]
 
 
 MOST_OF_A_REASON = 300

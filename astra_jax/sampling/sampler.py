@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 from astra_jax.config import DtypeName, ModelConfig
 from astra_jax.gru import Stepper
 from astra_jax.machine import memory
-from astra_jax.machine.cluster import Placement
+from astra_jax.machine.placement import Placement
 from astra_jax.model import GRULanguageModel, arithmetic
 from astra_jax.sampling.draws import MAX_DRAWS, draw_rows
 from astra_jax.sampling.strategies import Strategy
@@ -272,7 +272,7 @@ class _Ready(NamedTuple):
     def of(
         cls, config: ModelConfig, structure: _Structure, arrays: list[Array], num: int
     ) -> "_Ready":
-        needed = _bytes_of_texts(config, num)
+        needed = arrays[0].dtype.itemsize * _numbers_of_texts(config, num)
         said = f"num = {num:,} texts at once need about {readable(needed)}"
         memory.require(needed, said, "ask for fewer")
         place = Placement.of_texts(config.hidden_dim, num)
@@ -281,9 +281,9 @@ class _Ready(NamedTuple):
         return cls(arrays, stepper, cursor, mesh)
 
 
-def _bytes_of_texts(config: ModelConfig, num: int) -> int:
-    numbers = config.vocab_size + config.num_layers * config.hidden_dim
-    return 4 * num * (TEXT_ARRAYS * numbers + CHUNK_ARRAYS * CHUNK)
+def _numbers_of_texts(config: ModelConfig, num: int) -> int:
+    of_a_place = config.vocab_size + config.num_layers * config.hidden_dim
+    return num * (TEXT_ARRAYS * of_a_place + CHUNK_ARRAYS * CHUNK)
 
 
 class _Ahead(NamedTuple):

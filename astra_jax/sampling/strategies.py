@@ -17,6 +17,9 @@ from astra_jax.errors import InputError
 COLDEST = 1e-30
 """Lower temperatures are taken as this: float32 has no reciprocal of them, and none is greedier."""
 
+HOTTEST = 1e30
+"""The highest temperature: float32 has numbers for it, and all characters are equally likely."""
+
 TRIANGLE, BLOCK = 128, 16
 """Weights that one product cumulates, and how many of more than that go into each."""
 
@@ -50,10 +53,10 @@ class Temperature:
 
     def __post_init__(self) -> None:
         given = isinstance(self.temperature, int | float | np.number)  # Not so inside a program.
-        if given and not 0 < self.temperature < float("inf"):
+        if given and not 0 < self.temperature <= HOTTEST:
             raise InputError(
-                f"temperature must be above 0 and finite, got {self.temperature:g}; for the most "
-                "likely character use --greedy"
+                f"temperature must be above 0 and at most {HOTTEST:g}, got {self.temperature:g}; "
+                "for the most likely character use --greedy"
             )
 
     def pick(self, logits: Float[Array, "N V"], uniforms: Float[Array, " N"]) -> Int[Array, " N"]:

@@ -10,8 +10,8 @@ def cache_folder() -> Path:
     Raises:
         FileNotFoundError: the user has no home folder, and none was named.
     """
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "astra"
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:  # The specification has relative paths ignored.
+        return (named if named.is_absolute() else Path.home() / ".cache") / "astra"
     except RuntimeError as error:
         raise FileNotFoundError(2, "no home folder is known, set HOME", "~/.cache") from error

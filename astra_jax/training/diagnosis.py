@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Bool
 
 from astra_jax.data.datasets import Batch
+from astra_jax.errors import first_line
 from astra_jax.training.trainer import Trainer
 
 PACKAGE = Path(__file__).parents[1]
@@ -69,5 +70,5 @@ def find_operation(
                 frame for frame in frames if Path(frame.filename).parent.is_relative_to(PACKAGE)
             ]
             place = f"{Path(ours[-1].filename).name}:{ours[-1].lineno} `{ours[-1].line}`"
-            return f"{str(error).splitlines()[0]} at {place}"
+            return f"{first_line(error)} at {place}"
     return "no single operation: it comes about in the compiled program only"

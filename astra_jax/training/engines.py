@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from astra_jax.data.datasets import Split
-from astra_jax.machine.cluster import Placement
+from astra_jax.machine.placement import Placement
 from astra_jax.training.trainer import Losses, StepMetrics, Trainer, TrainState
 
 Tree = TypeVar("Tree")

@@ -15,7 +15,8 @@ from astra_jax.config import Preset, require_short_warmup
 from astra_jax.data.datasets import Dataset, Split
 from astra_jax.errors import DivergedError, InputError, StoppedError
 from astra_jax.gru import BACKENDS
-from astra_jax.machine import cluster
+from astra_jax.machine import processes
+from astra_jax.machine.placement import Devices, Placement, local
 from astra_jax.model import arithmetic
 from astra_jax.optimizers import learning_rate_schedule
 from astra_jax.presets import override
@@ -29,6 +30,7 @@ from astra_jax.training.pace import Pace
 from astra_jax.training.progress import Progress, Several, Snapshot
 from astra_jax.training.replicas import Replicas
 from astra_jax.training.saving import SavePolicy, Saver
+from astra_jax.training.sizing import Memory, memory_needed
 from astra_jax.training.stopping import StopRequest
 from astra_jax.training.trainer import StepMetrics, Trainer, TrainState
 
@@ -75,7 +77,7 @@ class FitOptions:
 
     saving: SavePolicy = field(default_factory=SavePolicy)
     debug_nans: bool = False
-    devices: cluster.Devices = None
+    devices: Devices = None
     backend: str | None = None
     remat: bool = False
     deadline: float | None = None
@@ -86,17 +88,27 @@ class FitOptions:
             known = ", ".join(BACKENDS)
             raise InputError(f"unknown --backend {self.backend!r}: choose one of {known}")
 
-    def placement(self, preset: Preset, num_runs: int) -> cluster.Placement:
+    def placement(self, preset: Preset, num_runs: int) -> Placement:
         """Returns the devices of one run, or of several; to call it early refuses early.
 
         Raises:
             InputError: there are no such devices, or the batch cannot be shared.
         """
         if num_runs == 1:
-            return cluster.Placement.of(self.devices, preset)
-        return cluster.Placement.of_runs(self.devices, num_runs)
+            return Placement.of(self.devices, preset)
+        return Placement.of_runs(self.devices, num_runs)
 
-    def trainer(self, preset: Preset, steps_per_epoch: int) -> tuple[Trainer, cluster.Placement]:
+    def memory(self, preset: Preset, num_runs: int) -> Memory:
+        """Estimates what one run needs, or several; raises as `placement` does."""
+        return memory_needed(
+            preset,
+            remat=self.remat,
+            backend=self.backend,
+            num_runs=num_runs,
+            num_devices=self.placement(preset, num_runs).mesh.size,
+        )
+
+    def trainer(self, preset: Preset, steps_per_epoch: int) -> tuple[Trainer, Placement]:
         """Returns a training's programs, and the devices that they are for.
 
         Raises:
@@ -184,8 +196,8 @@ def fit_together(
     options = options or FitOptions()
     preset = runs[0].preset
     with contextlib.ExitStack() as stack:
-        with cluster.all_or_none():
-            for run in runs if cluster.is_primary() else ():
+        with processes.all_or_none():
+            for run in runs if processes.is_primary() else ():
                 stack.enter_context(locked(run.folder))
         stack.enter_context(arithmetic(preset.train.dtype))
         savers = [stack.enter_context(Saver(run, options.saving)) for run in runs]
@@ -219,7 +231,7 @@ class _Loop:
         first = min(member.epochs_done for member in self.members)
         for epoch in range(first, self.preset.train.epochs):
             state = self._run_epoch(state, epoch)
-            _, stop = cluster.agree(0, self.stop.number)
+            _, stop = processes.agree(0, self.stop.number)
             if stop is not None:
                 raise StoppedError(stop, (epoch + 1) * self.steps)
 
@@ -272,7 +284,7 @@ class _Loop:
         while step < end:
             due = self.options.saving.steps_until_due(step)
             wanted = self.pace.steps(min(end - step, due or end))
-            count, stop = cluster.agree(wanted, self.stop.number)
+            count, stop = processes.agree(wanted, self.stop.number)
             if stop is not None:
                 self._read(pending, state)
                 self._save(state)
@@ -343,7 +355,7 @@ class _Loop:
         # On one device, whatever trained: there everything is at hand, one operation at a time.
         member, trainer = self.members[place], replace(self.engine.trainer, mesh=None)
         step = int(call.begin[place]) + index
-        before = jax.tree.map(jnp.asarray, cluster.local(self.engine.parts(state)[place]))
+        before = jax.tree.map(jnp.asarray, local(self.engine.parts(state)[place]))
         batch, keep = trainer.step_inputs(
             before,
             member.split.train,

@@ -4,7 +4,7 @@ import jax
 
 from astra_jax.data.datasets import Split
 from astra_jax.errors import InputError
-from astra_jax.machine import cluster
+from astra_jax.machine import processes
 from astra_jax.runs.folder import Run
 from astra_jax.runs.metrics import EpochMetrics, History
 from astra_jax.training.saving import Saver, Training
@@ -46,7 +46,7 @@ class Member:
                 f"{self.steps} steps say {self.steps_done}: the corpus or the checkpoint is not "
                 "its own"
             )
-        if cluster.is_primary():
+        if processes.is_primary():
             self.run.record_corpus()
         return state
 

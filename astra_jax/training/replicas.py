@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from astra_jax.config import MAX_STEPS
 from astra_jax.data.datasets import Dataset, Split, stages
-from astra_jax.machine.cluster import Placement
+from astra_jax.machine.placement import Placement
 from astra_jax.training.engines import Steps
 from astra_jax.training.trainer import Losses, StepMetrics, Trainer, TrainState
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 
 from astra_jax.config import Record
 from astra_jax.errors import InputError
-from astra_jax.machine import cluster
+from astra_jax.machine import processes
 from astra_jax.runs.checkpoints import KEEP_LATEST, Checkpoints
 from astra_jax.runs.folder import Run
 from astra_jax.runs.metrics import EpochMetrics, History
@@ -129,7 +129,7 @@ class Saver:
             )
 
     def _write_metrics(self, history: History) -> None:
-        if cluster.is_primary():
+        if processes.is_primary():
             self.run.write_metrics(list(history.epochs))
 
     def _save(self, checkpoints: Checkpoints, step: int, training: Training) -> None:

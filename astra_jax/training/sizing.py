@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 
@@ -142,19 +141,17 @@ def memory_needed(
     return alone.of_runs(most, most)
 
 
-def require_memory(preset: Preset, *, begun: bool = False, remat: bool = False, **how: Any) -> None:
+def require_memory(needed: Memory, *, begun: bool = False, remat: bool = False) -> None:
     """Finds out, before anything is allocated, whether a training can fit.
 
     Args:
-        preset: the training.
-        begun: whether it has, so that its sizes are what they are.
+        needed: what `memory_needed` returned.
+        begun: whether the training has, so that its sizes are what they are.
         remat: see `Memory.of`.
-        how: what else `memory_needed` takes.
 
     Raises:
         InputError: it needs more than the machine has.
     """
-    needed = memory_needed(preset, remat=remat, **how)
     remedy = _remedy_once_begun(needed, remat=remat) if begun else _remedy(needed, remat=remat)
     memory.require(needed.total, f"the training needs {needed.describe()}", remedy)
 

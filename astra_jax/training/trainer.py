@@ -18,7 +18,7 @@ from astra_jax.config import Preset
 from astra_jax.data.datasets import Batch, Dataset, stages
 from astra_jax.dropout import draw_keep
 from astra_jax.losses import cross_entropy, cross_entropy_sum
-from astra_jax.machine.cluster import Placement
+from astra_jax.machine.placement import Placement
 from astra_jax.model import GRULanguageModel
 from astra_jax.optimizers import make_optimizer
 

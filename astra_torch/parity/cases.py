@@ -99,10 +99,9 @@ def random_case(
 def random_arrays(preset: Preset, seed: int = 0) -> Arrays:
     """Returns random weights: no bias is zero and no norm is one, so that none can be missing."""
     rng, model = np.random.default_rng(seed), preset.model
-    sizes = dict(V=model.vocab_size, E=model.embedding_dim, H=model.hidden_dim)
     arrays = {}
     for entry in entries(find_layout(model, preset.data.dataset)):
-        shape = tuple(sizes[letter] for letter in entry.shape)
+        shape = entry.shape_in(model)
         scale = 1.0 if entry.name == "embedding.weight" else 1.5 / math.sqrt(model.hidden_dim)
         offset = 1.0 if entry.name == "norm.weight" else 0.0
         arrays[entry.name] = (offset + scale * rng.standard_normal(shape)).astype(np.float32)

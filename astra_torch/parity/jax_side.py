@@ -11,7 +11,7 @@ from flax import nnx
 
 from astra_jax import optimizers
 from astra_jax.data.datasets import Batch
-from astra_jax.machine.cluster import to_device
+from astra_jax.machine.placement import to_device
 from astra_jax.model import arithmetic, parameters
 from astra_jax.presets import override
 from astra_jax.training.trainer import Trainer, TrainState

@@ -1,5 +1,6 @@
 """What ONNX Runtime computes from a case: kernels that nobody here wrote."""
 
+from astra_jax.config import Preset
 from astra_jax.data.vocabulary import Vocabulary
 from astra_torch.onnx_models import to_onnx
 from astra_torch.onnx_runtime import OnnxModel
@@ -8,7 +9,7 @@ from astra_torch.parity.checks import float32_bounds, measure_float32
 from astra_torch.parity.comparison import ParityReport, compare
 from astra_torch.parity.quantities import Name, Results
 from astra_torch.parity.torch_side import TorchSide
-from astra_torch.weights import find_layout
+from astra_torch.weights import Arrays, find_layout
 
 QUANTITIES = (Name("last states"), Name("logits"))
 
@@ -20,7 +21,7 @@ def check_onnx(case: Case) -> ParityReport:
         {name: TorchSide(case, dtype).logits(inputs)[name] for name in QUANTITIES}
         for dtype in ("float64", "float32")
     )
-    last, logits = reversed(onnx_model(case)(inputs.inputs))
+    last, logits = reversed(onnx_model(case.arrays, case.preset)(inputs.inputs))
     ours: Results = dict(zip(QUANTITIES, (last, logits), strict=True))
     errors = measure_float32(reference, oracle, {})
     bounds = float32_bounds(errors, {one.name.quantity: one.relative for one in errors})
@@ -39,11 +40,13 @@ def check_onnx(case: Case) -> ParityReport:
     )
 
 
-def onnx_model(case: Case) -> OnnxModel:
-    """Exports JAX's weights of a case and loads them into ONNX Runtime."""
-    model = case.preset.model
-    # A case is made of ids; the characters that they stand for do not matter here.
+def onnx_model(arrays: Arrays, preset: Preset, num_threads: int | None = None) -> OnnxModel:
+    """Exports weights of a preset's model and loads them into ONNX Runtime.
+
+    Its vocabulary is made up: it is given ids, and what they stand for does not matter.
+    """
+    model = preset.model
     vocabulary = Vocabulary(tokens=tuple(map(str, range(model.vocab_size))))
-    metadata = {"preset": case.preset.to_dict(), "vocabulary": vocabulary.to_dict()}
-    graph = to_onnx(case.arrays, model, find_layout(model, case.preset.data.dataset), metadata)
-    return OnnxModel(graph.SerializeToString())
+    metadata = {"preset": preset.to_dict(), "vocabulary": vocabulary.to_dict()}
+    graph = to_onnx(arrays, model, find_layout(model, preset.data.dataset), metadata)
+    return OnnxModel(graph.SerializeToString(), num_threads=num_threads)

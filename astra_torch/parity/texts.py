@@ -13,7 +13,7 @@ from astra_jax.sampling.sampler import Sampler
 from astra_jax.sampling.strategies import Greedy, Strategy, Temperature, TopK
 from astra_torch import tolerances
 from astra_torch.models import GRULanguageModel as TorchModel
-from astra_torch.models import build_model
+from astra_torch.models import load_model
 from astra_torch.onnx_runtime import continue_greedily
 from astra_torch.parity.cases import Case
 from astra_torch.parity.onnx_side import onnx_model
@@ -77,12 +77,16 @@ class TextReport:
         enough = self.num_characters >= max(1.0, LEAST_SHARE * self.num_wanted)
         return enough and self.num_distinct > 1 and self.num_mismatches == 0
 
+    @property
+    def _warning(self) -> str:
+        return "" if self.num_distinct > 1 else " (too few to tell whether the texts agree)"
+
     def describe(self) -> str:
         """Returns in one line what was compared and what came of it."""
         return (
             f"{self.strategy}, {'stateful' if self.stateful else 'stateless'}: "
             f"{self.num_characters:,} of {self.num_wanted:,} characters compared, "
-            f"{self.num_distinct} distinct, {self.num_mismatches} texts differ, "
+            f"{self.num_distinct} distinct{self._warning}, {self.num_mismatches} texts differ, "
             f"{len(self.ties)} end at a tie"
         )
 
@@ -215,11 +219,10 @@ class _Writers:
 
     def _onnx(self, strategy: Strategy, stateful: bool) -> Ids:
         assert isinstance(strategy, Greedy)
-        model, steps = onnx_model(self.case), self.num_steps
+        model, steps = onnx_model(self.case.arrays, self.case.preset), self.num_steps
         return continue_greedily(model, self.prompts, steps, stateful=stateful)
 
 
 def _twin(case: Case, dtype: ParityDtype) -> TorchModel:
-    model = build_model(case.preset.model, case.preset.data.dataset).to(getattr(torch, dtype))
-    model.load_state_dict({n: torch.tensor(a) for n, a in case.twin_arrays.items()}, strict=True)
-    return model.eval()
+    preset, of_type = case.preset, getattr(torch, dtype)
+    return load_model(preset.model, preset.data.dataset, case.twin_arrays, of_type).eval()

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from astra_torch.models import build_model
+from astra_torch.models import load_model
 from astra_torch.parity.cases import Case, StepInputs
 from astra_torch.parity.quantities import Name, ParityDtype, Results
 from astra_torch.training import ReferenceTrainer, loss_nats
@@ -17,10 +17,10 @@ class TorchSide:
 
     def __init__(self, case: Case, dtype: ParityDtype):
         """Loads the case's weights strictly into the notebooks' class."""
-        self.model = build_model(case.preset.model, case.preset.data.dataset)
-        self.model.to(getattr(torch, dtype))
-        state = {name: torch.tensor(array) for name, array in case.twin_arrays.items()}
-        self.model.load_state_dict(state, strict=True)
+        preset = case.preset
+        self.model = load_model(
+            preset.model, preset.data.dataset, case.twin_arrays, getattr(torch, dtype)
+        )
         # Masks are given; without them nothing is to be dropped.
         self.model.eval()
         self.clip = case.preset.train.clip

@@ -14,7 +14,7 @@ import pytest
 
 from astra_jax.errors import InputError
 from astra_jax.experiments import lifecycle
-from astra_jax.machine import cluster
+from astra_jax.machine import placement, processes
 from astra_jax.presets import override
 from astra_jax.runs.folder import Run
 from astra_jax.runs.metrics import EpochMetrics
@@ -83,13 +83,13 @@ def test_a_run_goes_on_on_another_number_of_devices(begin: Begin, train: Train):
 
 def test_impossible_numbers_of_devices_are_refused():
     with pytest.raises(InputError, match=r"--devices 3 is not possible: this training has 2 \(CPU"):
-        cluster.Placement.of(3, override(PRESET, batch_size=6))
+        placement.Placement.of(3, override(PRESET, batch_size=6))
     with pytest.raises(InputError, match="a batch of 7 cannot be shared by 2 devices"):
-        cluster.Placement.of("all", override(PRESET, batch_size=7))
+        placement.Placement.of("all", override(PRESET, batch_size=7))
     with pytest.raises(InputError, match="at least 0 and below --num-processes 2, got 2"):
-        cluster.connect("localhost:1", 2, 2)
+        processes.connect("localhost:1", 2, 2)
     with pytest.raises(InputError, match="--num-processes must be at least 1, got 0"):
-        cluster.connect("localhost:1", 0, 0)
+        processes.connect("localhost:1", 0, 0)
 
 
 def command(run: Run, out: Path, *more: str) -> list[str]:
@@ -195,16 +195,16 @@ def test_a_folder_that_one_process_does_not_see_is_refused_by_both(train: Train,
 def test_a_coordinator_that_is_not_there_is_told(
     coordinator: str, said: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cluster, "FINDING_SECONDS", 0.0)
+    monkeypatch.setattr(processes, "FINDING_SECONDS", 0.0)
     with pytest.raises(InputError, match=said):
-        cluster.connect(coordinator, 2, 1)
+        processes.connect(coordinator, 2, 1)
 
 
 def test_what_is_brought_to_the_device_is_not_what_was_given():
     # Aligned as XLA likes it: such memory it would read in place.
     room = np.zeros(64 + 4 * 8, np.uint8)
     given = room[-room.ctypes.data % 64 :][: 4 * 8].view(np.int32)
-    brought = cluster.to_device({"rows": given, "nothing": None})
+    brought = placement.to_device({"rows": given, "nothing": None})
     given += 1
     np.testing.assert_array_equal(brought["rows"], np.zeros(8))
     assert brought["nothing"] is None
