@@ -215,3 +215,21 @@ def test_every_writer_in_the_repository_is_atomic(tmp_path: Path) -> None:
         "torch.save(state, path)\npath.open('ab')\nopen(path, mode='x')\n"
     )
     assert len(_unsafe_writes(tmp_path / "careless.py")) == 6
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_file_is_on_disk_before_it_has_its_name_and_the_name_before_the_call_ends(
+    overwrite: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, fsync = tmp_path / "a.bin", os.fsync
+    synced: list[tuple[int, int | None, bool]] = []
+
+    def spy(descriptor: int) -> None:
+        fsync(descriptor)
+        found = os.fstat(descriptor)
+        size = None if stat.S_ISDIR(found.st_mode) else found.st_size
+        synced.append((found.st_ino, size, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", spy)
+    write_bytes(path, b"whole", overwrite=overwrite)
+    assert synced == [(path.stat().st_ino, 5, False), (tmp_path.stat().st_ino, None, True)]

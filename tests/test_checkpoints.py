@@ -11,6 +11,7 @@ from astra_jax.experiments import lifecycle
 from astra_jax.presets import PRESETS, override
 from astra_jax.runs.checkpoints import KEEP_LATEST, Checkpoints, read_beside_writer
 from astra_jax.runs.metrics import History
+from astra_jax.storage.hashing import hash_arrays
 from astra_jax.training.trainer import Trainer
 from tests.trainings import TEXT, Begin
 
@@ -179,3 +180,8 @@ def test_a_record_that_was_changed_is_refused(tmp_path: Path):
     path.write_text(path.read_text().replace("1.5", "0.5"))
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError, match="its sha256 is"):
         checkpoints.restore(jax.eval_shape(lambda: state_of(0)))
+
+
+def test_a_hash_tells_types_and_shapes() -> None:
+    kinds = [((2, 3), "f4"), ((3, 2), "f4"), (6, "f4"), (3, "f8"), (6, "i4")]
+    assert len({hash_arrays({"a": np.zeros(*kind)}) for kind in kinds}) == len(kinds)

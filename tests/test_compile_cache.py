@@ -117,3 +117,14 @@ def test_enabling_bounds_the_cache(cache: Path) -> None:
     os.utime(leaf / "forgotten", (0, 0))
     compile_in_a_new_process()
     assert not (leaf / "forgotten").exists()
+
+
+def test_processors_that_differ_in_one_instruction_share_no_programs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flags = ["flags\t: avx2 avx512f", "flags\t: avx2", "flags\t: avx2"]
+    names = []
+    for line in flags:
+        monkeypatch.setattr(compile_cache, "cpuinfo", lambda line=line: ["model name\t: X", line])
+        names.append(compile_cache._processor())
+    assert names[0] != names[1] == names[2]

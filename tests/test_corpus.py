@@ -1,5 +1,6 @@
 """Tests of where text comes from, with a small corpus in the published one's place."""
 
+import codecs
 import dataclasses
 import hashlib
 import json
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from astra_jax.data import builtin_corpus, corpus
+from astra_jax.data import builtin_corpus, corpus, token_files
 from astra_jax.data.corpus import DATA_DIR_VARIABLE, PUBLISHED, Published, load_corpus
+from astra_jax.data.datasets import corpus_vocabulary
 from astra_jax.errors import InputError
 from astra_jax.storage.user_cache import cache_folder
 
@@ -249,8 +251,9 @@ def test_cache_folder_is_the_users_own(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert cache_folder() == tmp_path / "cache" / "astra"
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", "")  # The specification: empty is as if unset.
-    assert cache_folder() == tmp_path / ".cache" / "astra"
+    for ignored in ("", "relative/path"):  # As the specification asks.
+        monkeypatch.setenv("XDG_CACHE_HOME", ignored)
+        assert cache_folder() == tmp_path / ".cache" / "astra"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == tmp_path / ".cache" / "astra"
 
@@ -312,3 +315,32 @@ def test_a_path_that_no_run_could_write_down_is_refused(tmp_path: Path) -> None:
     path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")
     with pytest.raises(InputError, match=r"caf\\udce9\.txt', is not UTF-8: rename the file"):
         load_corpus("shakespeare", path)
+
+
+@pytest.mark.parametrize("limit", [0, 10**9], ids=["large", "in memory"])
+def test_a_byte_order_mark_is_none_of_a_text_and_three_of_the_bytes(
+    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_files, "LARGE_BYTES", limit)
+    plain, marked = tmp_path / "plain.txt", tmp_path / "marked.txt"
+    plain.write_bytes(b"a text")
+    marked.write_bytes(codecs.BOM_UTF8 + b"a text")
+    found = [load_corpus("shakespeare", path) for path in (plain, marked)]
+    records = [dataclasses.replace(one.record, name="", path=None) for one in found]
+    assert records[0] == records[1]
+    assert corpus_vocabulary(found[1].content, "shakespeare").tokens == tuple(sorted(set("a text")))
+    assert load_corpus("shakespeare", marked, "byte").record.characters == 9
+
+
+def test_download_that_breaks_off_is_given_up_for_the_builtin_text(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(self: Handler) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(DATA)))
+        self.end_headers()
+        self.wfile.write(DATA[:-5])
+
+    monkeypatch.setattr(Handler, "do_GET", answer)
+    assert load_corpus("shakespeare").record.origin == "built-in"
+    assert cached() == {}

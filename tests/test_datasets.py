@@ -298,3 +298,13 @@ def test_word_that_cannot_be_used_is_named(text: str, message: str) -> None:
     with pytest.raises(InputError) as error:
         split_corpus(text, config("names"), KEY)
     assert str(error.value) == message
+
+
+def test_a_share_of_a_text_is_rounded_down_as_in_the_studies():
+    text = config("shakespeare", train_fraction=0.9, seq_len=3)
+    for length in range(250, 270):
+        split = split_corpus("ab" * 100 + "c" * (length - 200), text, KEY)
+        assert split.train.count_targets() == length * 9 // 10 - 1
+    for length in range(20, 30):
+        split = split_corpus("ab\n" * length, config("names", train_fraction=0.8), KEY)
+        assert len(words_of(split.train, split.vocabulary)) == length * 4 // 5

@@ -13,10 +13,12 @@ import pytest
 
 from astra_jax.config import Preset
 from astra_jax.data import datasets, token_files
+from astra_jax.data.corpus import CorpusRecord
 from astra_jax.data.datasets import Split
+from astra_jax.data.vocabulary import published_vocabulary
 from astra_jax.errors import DivergedError, InputError, StoppedError
 from astra_jax.experiments import lifecycle
-from astra_jax.experiments.groups import SUMMARY, Group, fit_group
+from astra_jax.experiments.groups import SUMMARY, Group, fit_group, seeded
 from astra_jax.presets import override
 from astra_jax.runs.folder import Run
 from astra_jax.training import fitting, pace, replicas
@@ -239,3 +241,22 @@ def test_a_command_trains_a_group_of_whole_run_folders(corpora: dict[str, str], 
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     dry = call("train.py", *flags, "--dry-run")
     assert "a dry run of 2 seeds: nothing is trained" in dry.out
+
+
+def test_a_group_that_cannot_be_made_leaves_a_folder_to_begin_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    create = Run.create
+
+    def fail(folder: Path, preset: Preset, *rest: object) -> Run:
+        if preset.train.seed == 2:
+            raise KeyboardInterrupt
+        return create(folder, preset, *rest)  # pyright: ignore[reportArgumentType]
+
+    vocabulary, corpus = published_vocabulary("shakespeare"), CorpusRecord.unknown("a test")
+    what = tmp_path / "group", seeded(TEXT, 3), vocabulary, corpus
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Run, "create", fail)
+        Group.create(*what)
+    assert list((tmp_path / "group").iterdir()) == []
+    assert len(Group.create(*what).runs) == 3

@@ -26,6 +26,7 @@ from astra_jax.report.plot import MAX_MARKS, Scale, place
 from astra_jax.runs.folder import Run
 from astra_jax.runs.metrics import EpochMetrics
 from astra_jax.sampling.writing import Writer
+from tests.commands import call
 from tests.trainings import TEXT, WORDS, Train
 
 ALPHA = PRESETS["shakespeare", "alpha"]
@@ -282,3 +283,28 @@ def test_place_keeps_every_point_inside_and_in_order(values: list[float], from_z
 def test_ticks_are_round(values: list[float], labels: list[str]) -> None:
     scale = Scale.over(values)
     assert [scale.label(tick) for tick in scale.ticks()] == labels
+
+
+def test_figures_are_those_of_the_last_the_best_and_all_epochs(tmp_path: Path) -> None:
+    run = Folder(tmp_path / "mine").run()
+    told = [(1.9, 2.0, 100.0), (1.8, 1.7, 300.0), (1.6, 1.75, 110.0)]
+    lines = [
+        dataclasses.replace(
+            metrics(epoch),
+            train_loss_nats=train,
+            val_loss_nats=validation,
+            chars_per_s=speed,
+            train_seconds=19.0 + epoch,
+        )
+        for epoch, (train, validation, speed) in enumerate(told, 1)
+    ]
+    run.write_metrics(lines)
+    page = tmp_path / "page.html"
+    assert call("report.py", run.folder, "--out", page, "--no-samples").code == 0
+    for part in (
+        "Validation loss 1.7500 nats lowest 1.7000, epoch 2",
+        "Throughput 110 chars/s",
+        "Training time 1 min 03 s",
+        "No samples. None were asked for.",
+    ):
+        assert part in Page(page).text

@@ -1,9 +1,11 @@
 """A run that is interrupted, saved, or broken anywhere: what it leaves, and how it goes on."""
 
 import json
+import os
 import re
 import shutil
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from astra_jax.training.fitting import FitOptions
 from astra_jax.training.progress import Snapshot
 from astra_jax.training.saving import SavePolicy
 from astra_jax.training.trainer import Keys
+from astra_torch import conversion
 from tests.commands import call
 from tests.kill_runs import kill_runs
 from tests.trainings import TEXT, WORDS, Begin, Silent, Train, final_params, without_times
@@ -132,6 +135,16 @@ def test_the_best_checkpoint_is_kept_apart(begin: Begin, monkeypatch: pytest.Mon
     greedy = (call("sample.py", run.folder, "--greedy", *flag) for flag in ([], ["--best"]))
     assert len({result.out for result in greedy}) == 2
     assert call("sample.py", "x.pth", "--best").code == 2
+    for flags, step in ([], 28), (["--best"], 14):
+        card, pth = run.folder / f"{step}.json", run.folder / f"{step}.pth"
+        assert call("evaluate.py", run.folder, *flags, "--batches", 3, "--json", card).code == 0
+        (scores,) = json.loads(card.read_text())["subjects"][0]["runs"]
+        assert (scores["step"], scores["checkpoint"]) == (step, "best" if flags else "newest")
+        assert scores["evaluation"]["one_batch"]["num_batches"] == 3
+        assert call("convert.py", run.folder, pth, *flags).code == 0
+        optimizer = conversion.read(pth).optimizer
+        assert optimizer is not None
+        assert optimizer.step == step
 
 
 @pytest.fixture
@@ -249,7 +262,8 @@ def test_a_run_whose_recipe_or_corpus_was_changed_is_refused(train: Train):
 def test_two_processes_do_not_train_one_run(begin: Begin):
     run, split = begin(TEXT)
     (run.folder / ".lock").write_text("process 1 on a machine that was switched off\n")
-    with locked(run.folder), pytest.raises(InputError, match=r"in use by process \d+ on"):
+    holder = f"in use by process {os.getpid()} on {socket.gethostname()}: wait"
+    with locked(run.folder), pytest.raises(InputError, match=holder):
         fitting.fit(run, split, Silent())
     fitting.fit(run, split, Silent())
 

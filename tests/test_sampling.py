@@ -13,7 +13,7 @@ from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import InputError
 from astra_jax.machine import placement
 from astra_jax.model import GRULanguageModel, arithmetic
-from astra_jax.sampling import sampler
+from astra_jax.sampling import sampler, writing
 from astra_jax.sampling.draws import draw_uniforms, sample_key
 from astra_jax.sampling.strategies import Greedy, Strategy, Temperature, TopK, cumulate
 from astra_jax.sampling.writing import Writer
@@ -284,3 +284,10 @@ def test_a_temperature_must_be_positive(temperature: float):
         Temperature(temperature)
     with pytest.raises(InputError, match="temperature must be above 0"):
         TopK(3, temperature)
+
+
+def test_a_text_that_ends_inside_a_character_says_so_whatever_the_others_do() -> None:
+    ids = np.array([[0x61, 0xC3], [0x61, 0x62], [0xE2, 0x82]])
+    pieces = writing._pieces(["", "", ""], iter([ids]), Vocabulary.of_bytes())
+    texts = ["".join(text) for text in zip(*pieces, strict=True)]
+    assert texts == ["a\ufffd", "ab", "\ufffd"]

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from unittest import mock
 
 import jax
@@ -27,10 +27,12 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from astra_jax import cli
-from astra_jax.errors import DivergedError, StoppedError
+from astra_jax.errors import DivergedError, InputError, StoppedError
 from astra_jax.machine import memory
 from astra_jax.runs.folder import Run
 from astra_jax.training import fitting
+from astra_jax.training.fitting import FitOptions
+from astra_jax.training.saving import SavePolicy
 from tests.commands import SCRIPTS, Result, call
 
 TINY = [
@@ -258,8 +260,16 @@ def test_train_that_ends_early_has_an_exit_code_of_its_own(
     (tmp_path / "words.txt").write_text(WORDS)
     run = tmp_path / "run"
     names = ["--dataset", "names", "--corpus", tmp_path / "words.txt"]
-    flags = "--keep 3 --devices 1 --remat --debug-nans --no-compile-cache"
+    flags = "--checkpoint-every 5 --keep 3 --devices 1 --backend scan --remat --debug-nans"
+    flags += " --no-compile-cache --tensorboard"
     result = call("train.py", *names, "--out", run, *flags.split())
+    assert cast(Any, fitting.fit).call_args.args[3] == FitOptions(
+        saving=SavePolicy(checkpoint_every=5, keep=3),
+        devices=1,
+        backend="scan",
+        remat=True,
+        debug_nans=True,
+    )
     note, *told = result.err.splitlines()
     assert note.endswith(
         "the model can learn them by heart; more text, a smaller --hidden-dim or "
@@ -270,6 +280,22 @@ def test_train_that_ends_early_has_an_exit_code_of_its_own(
     moved = (tmp_path / "words.txt").rename(tmp_path / "moved.txt")
     told = call("train.py", "--resume", run, "--corpus", moved).err
     assert f"--resume {run} --corpus {moved}\n" in told or code == 3
+
+
+def test_a_strangers_name_gives_no_orders_to_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @dataclasses.dataclass
+    class Nothing:
+        """No flags."""
+
+    def main(arguments: Nothing) -> None:
+        raise InputError("no \x1b[2J\x07 file \x9b1m\nof \u202ename")
+
+    monkeypatch.setattr(sys, "argv", ["script"])
+    with pytest.raises(SystemExit):
+        cli.run(main, Nothing, None)
+    assert capsys.readouterr().err == "error: no \\x1b[2J\\x07 file \\x9b1m of \\u202ename\n"
 
 
 def test_who_reads_no_errors_gets_their_exit_code() -> None:

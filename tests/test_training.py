@@ -1,6 +1,7 @@
 """Training: it learns, and evaluates every character once."""
 
 from pathlib import Path
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from astra_jax.errors import InputError
 from astra_jax.experiments import lifecycle
 from astra_jax.optimizers import learning_rate_schedule
 from astra_jax.presets import override
-from astra_jax.training import fitting
+from astra_jax.training import fitting, pace
 from astra_jax.training.fitting import FitOptions
 from astra_jax.training.progress import Snapshot
 from astra_jax.training.saving import SavePolicy
@@ -144,3 +145,52 @@ def test_resume_refuses_another_corpus(begin: Begin, corpora: dict[str, str]):
     run, _ = begin(TEXT)
     with pytest.raises(InputError, match=r"begun on text.txt .* found words.txt"):
         lifecycle.resume(run.folder, corpora["names"])
+
+
+def test_times_are_of_steps_and_validations_apart(begin: Begin, monkeypatch: pytest.MonkeyPatch):
+    clock = mock.Mock(now=50.0)
+    clock.perf_counter = lambda: clock.now
+    for module in (fitting, pace):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(pace.Pace, "steps", lambda self, remaining: min(2, remaining))
+    read, evaluate = fitting._Loop._read, fitting.OneRun.evaluate
+
+    def wait(self, call, state):
+        if call is not None:
+            clock.now += 3.0 * int((call.end - call.begin).max())
+        read(self, call, state)
+
+    def validate(self, *what):
+        clock.now += 20.0
+        return evaluate(self, *what)
+
+    monkeypatch.setattr(fitting._Loop, "_read", wait)
+    monkeypatch.setattr(fitting.OneRun, "evaluate", validate)
+    run, split = begin(override(TEXT, epochs=3))
+    told = Silent()
+    fitting.fit(run, split, told)
+    for line in run.metrics():
+        assert (line.train_seconds, line.eval_seconds) == (21.0, 40.0)
+        assert line.chars_per_s == pytest.approx(4 * 16 / 3.0, abs=0.1)
+    late = [seen for seen in told.seen if isinstance(seen, Snapshot) and seen.epoch > 1]
+    assert {seen.epoch for seen in late} == {2, 3}
+    for seen in late:
+        steps, validations = 7 * (4 - seen.epoch) - seen.step, 4 - seen.epoch
+        assert seen.seconds_left == pytest.approx(3.0 * steps + 40.0 * validations)
+
+
+def test_a_pace_is_that_of_steps_without_compilation(monkeypatch: pytest.MonkeyPatch):
+    now = 0.0
+    monkeypatch.setattr(pace.time, "perf_counter", lambda: now)
+    kept = pace.Pace()
+    kept.start()
+    assert kept.steps(10**6) == 1
+    now += 60.0  # To compile.
+    assert (kept.observe(1), kept.known, kept.steps(10**6)) == (60.0, False, 1)
+    now += 0.5
+    assert (kept.observe(10), kept.known) == (0.5, True)
+    assert (kept.steps(10**6), kept.steps(7)) == (60, 7)  # Three seconds of them.
+    now += 900.0  # To validate.
+    kept.start()
+    now += 1.0
+    assert kept.observe(20) == 1.0
