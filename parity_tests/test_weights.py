@@ -74,12 +74,14 @@ def test_a_model_of_any_shape_comes_back_from_a_file(
     model = trained(dataset, row, **shape)
     wide = {name: array.astype(shape["dtype"]) / 3 for name, array in model.arrays.items()}
     arrays = {name: np.asarray(array, order=order) for name, array in wide.items()}
-    model = dataclasses.replace(model, arrays=arrays)
+    corpus = dataclasses.replace(model.corpus, path="/home/somebody/text.txt")
+    model = dataclasses.replace(model, arrays=arrays, corpus=corpus)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"x{suffix}"
         conversion.write(model, path)
         read = conversion.read(path)
     assert same_bits(read.arrays, model.arrays)
+    assert read.corpus.path is None  # Whoever gets the file learns nothing of its maker's folders.
     assert read.preset.model == model.preset.model
     assert (read.vocabulary, read.preset.train.dtype) == (model.vocabulary, shape["dtype"])
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,12 @@ from astra_torch.weights import to_model
 from benchmarks import (
     budget,
     contest,
+    floor,
     growth,
     lengths,
     memory,
     records,
+    rounds,
     sampling,
     seeds,
     tables,
@@ -49,7 +52,7 @@ from benchmarks.peers import EVAL, OURS, PEERS, SAMPLE, TRAIN, choose
 from benchmarks.rounds import Spread, Timed, run_rounds, summarize
 from benchmarks.setting import Setting
 from benchmarks.time_limit import time_limit
-from benchmarks.work import Work, bytes_read_per_character, products_of_a_character
+from benchmarks.work import Matmul, Work, bytes_read_per_character, products_of_a_character
 from tests.commands import call
 from tests.test_imports import ROOT
 
@@ -219,9 +222,9 @@ def test_a_sampler_that_forgets_its_state_is_no_contender(
     assert len(record["seconds"]) == 7
     (table,) = tables.tables_of(record | {"what": SAMPLE, **described(setting)})
     taken = {name: Spread.of(times).median for name, times in record["seconds"].items()}
-    for floor, texts in (("floor", ""), ("floor_of_many", ", 3 texts")):
+    for least, texts in (("floor", ""), ("floor_of_many", ", 3 texts")):
         row = next(row for row in table.rows if row[0] == f"{OURS}{texts}")
-        assert row[-2:] == ("1", f"{taken[OURS + texts] / taken[record[floor]]:.1f}")
+        assert row[-2:] == ("1", f"{taken[OURS + texts] / taken[record[least]]:.1f}")
     monkeypatch.setitem(writing._MAKE, "torch-stateful", sampling.notebook)
     with pytest.raises(DisagreementError, match="torch-stateful does not write"):
         writing.writing_contest(setting, rules(OURS, "torch-stateful"))
@@ -335,6 +338,49 @@ def test_tables_are_made_of_records_and_leave_the_text_around_them(
     assert (tmp_path / "tiny-growth.png").read_bytes().startswith(b"\x89PNG")
     (tmp_path / "other.json").write_text(json.dumps({"records": []}))
     assert call("benchmark.py", "--tables", tmp_path).code == 2
+
+
+def test_tables_of_a_record_say_what_it_says(setting: Setting):
+    seconds = {OURS: [0.5], "torch-hoisted": [1.0], "least": [0.25]}
+    record = dict(seconds=seconds, floor="least", characters=24, flops=4_000_000_000)
+    (table,) = tables.tables_of(record | described(setting) | {"what": TRAIN})
+    ours, other, _ = (row[3:] for row in table.rows)
+    assert ours == ("1.00", "48", "8.0", "50 %")
+    assert other == ("2.00", "24", "4.0", "25 %")
+    one = {OURS: [2e-6], "notebook": [8e-6], "memory": [1e-6]}
+    together = {"products": [1e-5], writing.many(OURS): [2e-5], writing.many("notebook"): [5e-5]}
+    floors = dict(floor="memory", floor_of_many="products", many=writing.MANY)
+    record = floors | dict(seconds=one | together, flops=4_000_000, bytes=5_000)
+    (table,) = tables.tables_of(record | described(setting) | {"what": SAMPLE})
+    rows = {row[0]: row[3:] for row in table.rows}
+    assert rows[OURS] == ("500,000", "1", "2.0")
+    assert rows["notebook"] == ("125,000", "0.25", "8.0")
+    assert rows[writing.many(OURS)] == ("12,800,000", "1", "2.0")
+    assert rows[writing.many("notebook")] == ("5,120,000", "0.4", "5.0")
+    assert "0.01 MB of weights, read once a step at the 5.0 GB/s" in table.notes[0]
+    assert "4.0 MFLOP of products a step at the 400 GFLOP/s" in table.notes[0]
+
+
+def test_a_floor_is_the_fastest_ways_time_of_every_product(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+):
+    now = 0.0
+
+    def way(seconds: float) -> Callable[[], None]:
+        def run() -> None:
+            nonlocal now
+            now += seconds
+
+        return run
+
+    small, large = Matmul(2, 3, 4), Matmul(64, 512, 512)
+    ways = {small: (way(0.5), way(0.2)), large: (way(0.3), way(0.4))}
+    monkeypatch.setattr(floor, "_runners", lambda shape, _: ways[shape])
+    monkeypatch.setattr(rounds.time, "perf_counter", lambda: now)
+    least = floor.MatmulFloor(Counter({small: 6, large: 2}), setting)
+    least.warm_up(0.0)
+    expected = 6 * 0.2 / floor.products_a_call(small) + 2 * 0.3 / floor.products_a_call(large)
+    assert least.turn() == pytest.approx(expected)
 
 
 def test_what_a_file_holds_of_the_same_model_and_machine_stays_and_no_other_is_overwritten(

@@ -52,7 +52,12 @@ def test_progress_writes_plain_lines_where_there_is_no_terminal(
         shown.epoch([METRICS])
         monkeypatch.setattr(progress, "LINE_SECONDS", -1.0)
         shown.steps(SNAPSHOT)
-    assert capsys.readouterr() == (f"{EPOCH_LINE}\n{LINE}\n", "")
+        shown.epoch([METRICS, METRICS])
+    together = capsys.readouterr()
+    assert together.err == ""
+    *alone, of_two = together.out.splitlines()
+    assert alone == [EPOCH_LINE, LINE]
+    assert of_two.endswith(" 246,913 chars/s")  # What they train on together.
 
 
 def test_progress_is_live_on_a_terminal_and_keeps_the_lines_of_epochs() -> None:
