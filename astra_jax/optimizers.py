@@ -99,7 +99,7 @@ def scale_by_adam() -> optax.GradientTransformation:
     """
 
     def init(params):
-        # Two sets of zeros: a training step that is given its state for good cannot take one twice.
+        # Two sets of zeros: a training step, which donates its state, cannot take one buffer twice.
         mu, nu = optax.tree.zeros_like(params), optax.tree.zeros_like(params)
         return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), mu, nu)
 

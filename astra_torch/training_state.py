@@ -80,7 +80,7 @@ def to_jax(
         )
         # Carried states stay zero: a training goes on at an epoch's end, where they begin anew.
         state = state._replace(step=step, params=params, opt_state=opt_state)
-        # A training step that is given its state for good cannot take one buffer twice.
+        # A training step, which donates its state, cannot take one buffer twice.
         return jax.tree.map(jnp.copy, state)
 
 

@@ -102,7 +102,7 @@ class JaxPeer:
 
     @functools.cached_property
     def _state(self) -> TrainState:
-        # Copied: the compiled loop takes its state for good.
+        # Copied: the compiled loop donates its state.
         params = jax.tree.map(jnp.copy, self.params)
         return self.setting.place.replicate(self.trainer.state_of(params))
 

@@ -176,7 +176,7 @@ class Arguments:
                 command += [flag] if value is True else [flag, str(value)]
         return shlex.join(command)
 
-    def join_cluster(self) -> None:
+    def join_processes(self) -> None:
         """Joins the other processes, where there are to be any."""
         given = (self.coordinator, self.num_processes, self.process_id)
         if None not in given:
@@ -192,7 +192,7 @@ def main(arguments: Arguments) -> None:
     """Begins or resumes a run and trains it to its end, or tells what it would be."""
     if arguments.tensorboard:
         require_tensorboard()
-    arguments.join_cluster()
+    arguments.join_processes()
     options, quiet = arguments.fit_options(), arguments.quiet or not processes.is_primary()
     tell = cli.teller(quiet)
     if not arguments.no_compile_cache:
