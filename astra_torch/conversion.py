@@ -3,7 +3,7 @@
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from astra_jax.config import DtypeName, ModelConfig, Preset
 from astra_jax.data.corpus import CorpusRecord, load_corpus
@@ -26,6 +26,8 @@ from astra_torch.weights import (
     find_layout,
     to_arrays,
 )
+
+Parsed = TypeVar("Parsed", Preset, Vocabulary, CorpusRecord)
 
 READERS = {
     ".pth": files.read_pth,
@@ -86,7 +88,7 @@ def read(
         return trained
     from astra_torch import torch_state  # The slow import, which .safetensors files do without.
 
-    optimizer = torch_state.from_file(weights, layout, trained.preset, str(source))
+    optimizer = torch_state.from_file(weights, trained.preset, str(source))
     return dataclasses.replace(trained, optimizer=optimizer)
 
 
@@ -103,12 +105,15 @@ def write(trained: TrainedModel, destination: Path, *, weights_only: bool = Fals
         InputError: the destination exists, cannot be written, or is of no known form; or a .pth
             cannot say where in its schedule the optimizer is.
     """
-    suffix = destination.suffix
+    suffix = destination.suffix.lower()
+    is_file = suffix in (*READERS, ".onnx")
+    if is_file and destination.is_dir():
+        raise InputError(f"{destination} is a folder: choose another name")
     # What follows the dot of runs/v1.2 is no type of file.
     if suffix[1:2].isdecimal() or suffix == "" or destination.is_dir():
         _write_run(trained, destination)
         return
-    if suffix not in (*READERS, ".onnx"):
+    if not is_file:
         raise InputError(
             f"{destination} must end in .pth or .safetensors, in .onnx for onnxruntime, or have no "
             "suffix for a run folder"
@@ -131,10 +136,10 @@ def write(trained: TrainedModel, destination: Path, *, weights_only: bool = Fals
 def caveats(trained: TrainedModel, destination: Path) -> list[str]:
     """Returns what is to be known of what `write` makes of a model."""
     found = [trained.assumed] if trained.assumed else []
-    if READERS.get(destination.suffix) == files.read_pth:
+    if READERS.get(destination.suffix.lower()) == files.read_pth:
         found += notebook_files.caveats(trained)
     optimizer = trained.optimizer
-    if optimizer is not None and destination.suffix not in (".safetensors", ".onnx"):
+    if optimizer is not None and destination.suffix.lower() not in (".safetensors", ".onnx"):
         found += _caveats_of_training(optimizer)
     return found
 
@@ -228,7 +233,7 @@ def _from_file(
     vocabulary, preset = _vocabulary_of(weights, preset, model, source, corpus)
     record = CorpusRecord.unknown(source.name)
     if "corpus" in weights.metadata:
-        record = CorpusRecord.from_dict(weights.metadata["corpus"])
+        record = _parsed(CorpusRecord, weights.metadata["corpus"], source)
     # A file may keep its arrays in an order of its own.
     arrays = {entry.name: weights.arrays[entry.name] for entry in entries(layout)}
     return TrainedModel(
@@ -241,27 +246,26 @@ def _vocabulary_of(
 ) -> tuple[Vocabulary, Preset]:
     """Returns the vocabulary of the corpus, the file or the study, and the preset of its level."""
     said = weights.metadata.get("vocabulary")
-    own = None if said is None else Vocabulary.from_dict(said)
+    own = None if said is None else _parsed(Vocabulary, said, source)
     if corpus is not None:
         content = load_corpus(preset.data.dataset, corpus, preset.data.level).content
         vocabulary = corpus_vocabulary(content, preset.data.dataset)
-    elif own is not None:
-        vocabulary = own
     else:
-        vocabulary = published_vocabulary(preset.data.dataset)
-        if vocabulary.end_id is None and model.vocab_size == len(BYTES):
-            # Of running text, the one other vocabulary that is known without the text.
-            vocabulary, preset = Vocabulary.of_bytes(), override(preset, level="byte")
+        vocabulary = own or published_vocabulary(preset.data.dataset)
+    others = own is None and len(vocabulary) != model.vocab_size and vocabulary.end_id is None
+    if others and model.vocab_size == len(BYTES):
+        # Of running text, the one other vocabulary that is known without the text.
+        vocabulary, preset = Vocabulary.of_bytes(), override(preset, level="byte")
     if own not in (None, vocabulary):
         raise InputError(
             f"{source} has other characters than {corpus}, {own.describe()} rather than "
             f"{vocabulary.describe()}: leave out --corpus, or give the text that it was trained on"
         )
     if len(vocabulary) != model.vocab_size:
+        whose = corpus or ("the file" if own else "its study")
         raise InputError(
-            f"{source} has {model.vocab_size} classes, the vocabulary of "
-            f"{corpus or 'its study'} has {len(vocabulary)}: pass --corpus FILE with the text "
-            "that it was trained on"
+            f"{source} has {model.vocab_size} classes, the vocabulary of {whose} has "
+            f"{len(vocabulary)}: pass --corpus FILE with the text that it was trained on"
         )
     return vocabulary, preset
 
@@ -276,7 +280,7 @@ def _preset_of(
     """
     metadata = weights.metadata
     if "preset" in metadata:
-        own = Preset.from_dict(metadata["preset"])
+        own = _parsed(Preset, metadata["preset"], source)
         if same_shape(own.model, model) and find_layout(model, own.data.dataset) == layout:
             return override(own, dtype=_dtype_of(weights, own.train.dtype)), ""
     is_custom_names = metadata.get("model_name") == CUSTOM_NAMES["names"]["title"]
@@ -292,6 +296,14 @@ def _preset_of(
     fields = dataclasses.asdict(model)
     fields["dropout"] = nearest.model.dropout if dropout is None else dropout
     return override(nearest, **fields, dtype=_dtype_of(weights, "float32")), assumed
+
+
+def _parsed(kind: type[Parsed], said: Any, source: Path) -> Parsed:
+    """Returns what a file says of itself; what is wrong with it is told with the file's name."""
+    try:
+        return kind.from_dict(said)
+    except InputError as error:
+        raise InputError(f"{source} is damaged: {error}") from error
 
 
 def _dtype_of(weights: WeightFile, wanted: DtypeName) -> DtypeName:

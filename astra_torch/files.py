@@ -1,6 +1,8 @@
 """Weight files, .pth as the notebooks write it and .safetensors: arrays and metadata."""
 
+import io
 import json
+import os
 import pickle
 import re
 import warnings
@@ -15,7 +17,6 @@ from safetensors.numpy import save
 
 from astra_jax.errors import InputError, first_line
 from astra_jax.storage import strict_json
-from astra_jax.storage.atomic import replacing, write_bytes
 from astra_jax.storage.hashing import hash_arrays
 from astra_torch import pth_archive, sidecars
 from astra_torch.weights import Arrays
@@ -31,6 +32,9 @@ MAX_HEADER_BYTES = 2**23
 
 OWN_METADATA, HASH = "astra", "sha256"
 """The keys under which a file has this project's JSON text, and the hash of all that is in it."""
+
+OWN_FIELDS = ("preset", "vocabulary", "corpus")
+"""What that text says. A key of such a name beside it is somebody else's."""
 
 TRAINING = ("optimizer_state_dict", "scheduler_state_dict")
 """The keys under which a .pth has what training goes on from, where it has it."""
@@ -84,13 +88,14 @@ def read_pth(path: Path) -> WeightFile:
     for name, value in metadata.items():
         if not isinstance(name, str) or not isinstance(value, str | int | float):
             raise InputError(
-                f"{path}: {name} must be text or a number, got {type(value).__name__}: save the "
+                f"{path}: {name!r} must be text or a number, got {type(value).__name__}: save the "
                 "checkpoint without it"
             )
     arrays = {name: to_numpy(name, value) for name, value in state.items()}
     require_unchanged(metadata.pop(HASH, None), arrays, metadata, path, training)
     own = parse_metadata(metadata.pop(OWN_METADATA, "{}"), path)
-    return WeightFile(arrays, own | metadata, training)
+    said = {name: value for name, value in metadata.items() if name not in OWN_FIELDS}
+    return WeightFile(arrays, said | own, training)
 
 
 def write_pth(path: Path, weights: WeightFile, *, overwrite: bool = False) -> None:
@@ -107,10 +112,11 @@ def write_pth(path: Path, weights: WeightFile, *, overwrite: bool = False) -> No
     metadata = weights.metadata
     if OWN_METADATA in metadata:
         metadata = metadata | {HASH: hash_of(weights.arrays, metadata, weights.training)}
-    with replacing(path, overwrite=overwrite) as temporary:
-        torch.save({"state_dict": state, **metadata, **weights.training}, temporary)
-    if HASH not in metadata or sidecars.path_of(path).exists():  # One of an earlier file, then.
-        sidecars.write(path)
+    # By way of memory: torch's own writer does not say that a disk is full.
+    file = io.BytesIO()
+    torch.save({"state_dict": state, **metadata, **weights.training}, file)
+    is_hashed = HASH in metadata
+    sidecars.write_with_hash(path, file.getvalue(), overwrite=overwrite, is_hashed=is_hashed)
 
 
 def read_safetensors(path: Path) -> WeightFile:
@@ -149,9 +155,8 @@ def write_safetensors(path: Path, weights: WeightFile, *, overwrite: bool = Fals
     texts = {OWN_METADATA: to_text(weights.metadata)}
     texts[HASH] = hash_of(arrays, texts)
     # By way of memory: its `save_file` would leave a file that only its owner may read.
-    write_bytes(path, save(arrays, metadata=texts), overwrite=overwrite)
-    if sidecars.path_of(path).exists():
-        sidecars.write(path)
+    data = save(arrays, metadata=texts)
+    sidecars.write_with_hash(path, data, overwrite=overwrite, is_hashed=True)
 
 
 def to_text(metadata: dict[str, Any]) -> str:
@@ -235,7 +240,8 @@ def require_file(path: Path) -> None:
         InputError: there is none, it is too large, or `sidecars.verify` finds it changed.
     """
     if not path.is_file():
-        raise InputError(f"there is no file {path}")
+        what = f"{path} is not a file" if os.path.lexists(path) else f"there is no file {path}"
+        raise InputError(what)
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise InputError(f"{path} has {size:,} bytes, more than the {MAX_BYTES:,} that are read")

@@ -1,5 +1,6 @@
 """The checkpoints that the notebooks write: `{base_name}_v{n}.pth` and a copy, `_latest`."""
 
+import errno
 import itertools
 import re
 import shutil
@@ -34,8 +35,10 @@ def write(trained: TrainedModel, folder: Path) -> list[Path]:
             for path in folder.iterdir()
             if (match := re.fullmatch(rf"{base}_v(\d+)\.pth", path.name))
         ]
-        path = _write_next(trained, folder / base, 1 + max(taken, default=0))
         latest = folder / f"{base}_latest.pth"
+        if latest.is_dir():  # Found out before a version is taken.
+            raise IsADirectoryError(errno.EISDIR, f"{latest} is a directory")
+        path = _write_next(trained, folder / base, 1 + max(taken, default=0))
         sidecars.path_of(latest).unlink(missing_ok=True)  # Somebody's, of the file before.
         with replacing(latest) as temporary:
             shutil.copyfile(path, temporary)

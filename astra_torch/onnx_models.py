@@ -18,7 +18,6 @@ import astra_jax
 from astra_jax.config import ModelConfig
 from astra_jax.errors import InputError
 from astra_jax.model import LAYER_NORM_EPSILON
-from astra_jax.storage.atomic import write_bytes
 from astra_torch import sidecars
 from astra_torch.files import HASH, OWN_METADATA, WeightFile, hash_of, to_text
 from astra_torch.weights import Arrays, Layout, entries
@@ -52,9 +51,8 @@ def write_onnx(
         InputError: the model is too large for the format, or ONNX is not installed.
     """
     model = to_onnx(weights.arrays, config, layout, weights.metadata)
-    write_bytes(path, model.SerializeToString(), overwrite=overwrite)
-    if sidecars.path_of(path).exists():
-        sidecars.write(path)
+    data = model.SerializeToString()
+    sidecars.write_with_hash(path, data, overwrite=overwrite, is_hashed=True)
 
 
 def to_onnx(
@@ -189,7 +187,11 @@ def _initializers(arrays: Arrays, config: ModelConfig, layout: Layout) -> dict[s
         constants |= _cell_constants(arrays, cell)
     if layout.layer_norm:
         constants |= {name: arrays[name] for name in ("norm.weight", "norm.bias")}
-    rounded = {name: array.astype(np.float32) for name, array in constants.items()}
+    with np.errstate(over="ignore"):
+        rounded = {name: array.astype(np.float32) for name, array in constants.items()}
+    for name, array in rounded.items():
+        if not np.isfinite(array).all():
+            raise InputError(f"{name} has values that are no float32, which ONNX computes in")
     return {"one": np.ones(1, np.int64), **rounded}
 
 

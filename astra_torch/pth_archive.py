@@ -7,6 +7,7 @@ count are read, compared with their checksums, and copied into an archive of our
 """
 
 import io
+import pickle
 import pickletools
 import re
 import struct
@@ -60,15 +61,15 @@ def repack(path: Path) -> io.BytesIO:
     Raises:
         InputError: it is damaged, claims more than it holds, or could run code.
     """
-    try:
-        with path.open("rb") as file:
+    with path.open("rb") as file:
+        try:
             _require_small_directory(file)
             with zipfile.ZipFile(file) as archive:
                 return _copy(archive, path)
-    except InputError:
-        raise
-    except Exception as error:  # Many, where an archive is damaged.
-        raise InputError(f"{path} is damaged or no torch file: {first_line(error)}") from error
+        except InputError:
+            raise
+        except Exception as error:  # Many, where an archive is damaged.
+            raise InputError(f"{path} is damaged or no torch file: {first_line(error)}") from error
 
 
 def _require_small_directory(file: IO[bytes]) -> None:
@@ -78,7 +79,8 @@ def _require_small_directory(file: IO[bytes]) -> None:
     tail = file.read()
     if tail[-22:-18] != _END or tail[-2:] != b"\0\0":
         raise ValueError(
-            "it does not end as torch's archives do; one of before torch 1.6 is to be saved anew"
+            "it does not end as torch's archives do; one of before torch 1.6, or saved with "
+            "_use_new_zipfile_serialization=False, is to be saved anew"
         )
     (listed,) = struct.unpack("<I", tail[-10:-6])
     if tail[:4] == _END_64:
@@ -118,6 +120,10 @@ def _copy(archive: zipfile.ZipFile, path: Path) -> io.BytesIO:
 def _require_plain_pickle(data: bytes, path: Path) -> None:
     if len(data) > MAX_PICKLE_BYTES:
         raise ValueError(f"its dictionary of {len(data):,} bytes is larger than any checkpoint's")
+    if data[:1] == pickle.PROTO and data[1:2] != b"\2":
+        raise InputError(
+            f"{path} was saved with pickle protocol {data[1]}: save it with torch.save's own, 2"
+        )
     for opcode, argument, _ in pickletools.genops(data):
         named = opcode.name == "GLOBAL" and argument not in _GLOBALS
         if named or opcode.name not in _OPCODES:

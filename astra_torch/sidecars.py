@@ -1,16 +1,42 @@
 """FILE.sha256 beside a file that has no place for a hash; `sha256sum -c` reads it too."""
 
+import errno
 import hashlib
+import os
 import re
 from pathlib import Path
 
 from astra_jax.errors import InputError
-from astra_jax.storage.atomic import write_text
+from astra_jax.storage.atomic import write_bytes
 
 
 def path_of(path: Path) -> Path:
     """Returns where the hash of a file stands."""
     return path.with_name(f"{path.name}.sha256")
+
+
+def write_with_hash(
+    path: Path, data: bytes, *, overwrite: bool = False, is_hashed: bool = False
+) -> None:
+    """Writes a file, whole or not at all, and its hash beside it.
+
+    Args:
+        path: the file.
+        data: all of it.
+        overwrite: whether an existing file is replaced.
+        is_hashed: whether it has a hash in it. Then there is one beside it only if there was.
+
+    Raises:
+        FileExistsError: the file exists and `overwrite` is false.
+        OSError: it cannot be written, or its hash cannot; then the file is not, either.
+    """
+    beside = path_of(path)
+    wanted = not is_hashed or os.path.lexists(beside)
+    if wanted and beside.is_dir():  # Fails by itself where the name is too long.
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(beside))
+    write_bytes(path, data, overwrite=overwrite)
+    if wanted:
+        write(path)
 
 
 def write(path: Path) -> None:
@@ -21,9 +47,10 @@ def write(path: Path) -> None:
     """
     digest = None
     while digest != (digest := _digest(path)):
-        name = path.name.replace("\\", "\\\\").replace("\n", "\\n")
-        escaped = "\\" if name != path.name else ""  # As GNU's sha256sum marks such a line.
-        write_text(path_of(path), f"{escaped}{digest}  {name}\n")
+        own = os.fsencode(path.name)
+        name = own.replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
+        escaped = b"\\" if name != own else b""  # As GNU's sha256sum marks such a line.
+        write_bytes(path_of(path), escaped + digest.encode() + b"  " + name + b"\n")
 
 
 def verify(path: Path) -> None:
@@ -33,7 +60,7 @@ def verify(path: Path) -> None:
         InputError: the file is not the one that the hash is of, or what is there is no hash.
     """
     beside = path_of(path)
-    if not beside.exists():
+    if not os.path.exists(beside):
         return
     if not beside.is_file() or beside.stat().st_size > 5000:
         raise InputError(f"{beside} is no line of sha256sum: remove it")

@@ -14,7 +14,7 @@ from astra_torch.files import WeightFile, to_numpy
 from astra_torch.models import load_model
 from astra_torch.training import ReferenceTrainer, require_studies_rule
 from astra_torch.training_state import OptimizerState
-from astra_torch.weights import Arrays, Layout, entries
+from astra_torch.weights import Arrays
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """torch's names of Adam's running means."""
@@ -79,14 +79,11 @@ def from_trainer(trainer: ReferenceTrainer, steps_per_epoch: int | None) -> Opti
     )
 
 
-def from_file(
-    weights: WeightFile, layout: Layout, preset: Preset, source: str
-) -> OptimizerState | None:
+def from_file(weights: WeightFile, preset: Preset, source: str) -> OptimizerState | None:
     """Reads the optimizer's state that a .pth holds; None where it is of before the first step.
 
     Args:
         weights: the file, whose weights have been found whole.
-        layout: how its parameters are named.
         preset: the recipe that training is to go on by.
         source: where the file is, for messages.
 
@@ -105,15 +102,14 @@ def from_file(
                 "--weights-only"
             )
 
-    names = [entry.name for entry in entries(layout)]
+    # torch knows parameters by their places, which are those of the state dict: of a class that
+    # registers its gates in another order, others than ours.
+    names = list(weights.arrays)
     saved = weights.training.get("optimizer_state_dict")
     require(_form_faults(saved, names))
     assert saved is not None
     (group,) = saved["param_groups"]
-    slots = {
-        name: saved["state"].get(index)
-        for name, index in zip(group.get("param_names", names), group["params"], strict=True)
-    }
+    slots = {name: saved["state"].get(index) for index, name in enumerate(names)}
     require(_rule_faults(group, preset.train))
     if saved["state"]:
         require(_moment_faults(slots, weights.arrays))
@@ -143,14 +139,17 @@ def _form_faults(saved: Any, names: list[str]) -> list[str]:
     numbers, named = groups[0].get("params"), groups[0].get("param_names", names)
     if not isinstance(numbers, list) or numbers != list(range(len(names))):
         return [f"its group must have the parameters 0 to {len(names) - 1}"]
-    if not isinstance(named, list) or sorted(map(str, named)) != sorted(names):
-        return ["its param_names are not those of the state_dict"]
+    if named != names:
+        return [
+            "its param_names are not those of the state_dict in their order, so whose moments are "
+            "whose is not known"
+        ]
     if not isinstance(state, dict) or (state and set(state) != set(numbers)):
         return [f"its state must be of the parameters 0 to {len(names) - 1}, or empty"]
     keys = {"step", *MOMENTS}
     return [
         f"the state of {name} must have the keys step, exp_avg and exp_avg_sq, and no others"
-        for name, number in zip(named, numbers, strict=True)
+        for name, number in zip(names, numbers, strict=True)
         if state and (not isinstance(state[number], dict) or set(state[number]) != keys)
     ]
 
@@ -180,7 +179,11 @@ def _moment_faults(slots: Mapping[str, Any], arrays: Arrays) -> list[str]:
             if not isinstance(slot[moment], torch.Tensor):
                 faults.append(f"{label} must be a tensor, got {_describe(slot[moment])}")
                 continue
-            array = to_numpy(label, slot[moment])
+            try:
+                array = to_numpy(label, slot[moment])
+            except InputError as error:
+                faults.append(str(error))
+                continue
             if array.shape != weight.shape:
                 faults.append(f"{label} has shape {array.shape}, expected {weight.shape}")
             elif array.dtype != weight.dtype:
@@ -201,7 +204,7 @@ def _step_faults(steps: set[int | None], metadata: dict[str, Any]) -> list[str]:
         return [f"its parameters must have done one number of steps, got {sorted(steps, key=str)}"]
     (step,) = steps or {0}
     if metadata.get("step", step) != step:
-        return [f"the file says step {metadata['step']}, its optimizer_state_dict {step}"]
+        return [f"the file says step {metadata['step']!r}, its optimizer_state_dict {step}"]
     return []
 
 
@@ -214,7 +217,7 @@ def _epoch_faults(step: int, steps_per_epoch: Any, metadata: dict[str, Any]) -> 
     said = {name: metadata[name] for name in ("epoch", "steps_per_epoch") if name in metadata}
     true = {"epoch": step // steps_per_epoch, "steps_per_epoch": steps_per_epoch}
     return [
-        f"the file says {name} {value}, expected {true[name]} after {step} steps of "
+        f"the file says {name} {value!r}, expected {true[name]} after {step} steps of "
         f"{steps_per_epoch} an epoch"
         for name, value in said.items()
         if value != true[name]

@@ -1,7 +1,10 @@
 """Weights in and out: exact round trips, the notebooks' files, and files that must be refused."""
 
 import dataclasses
+import errno
 import json
+import os
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 
 from astra_jax.config import LATER
 from astra_jax.data.corpus import CorpusRecord
-from astra_jax.data.vocabulary import published_vocabulary
+from astra_jax.data.vocabulary import Vocabulary, published_vocabulary
 from astra_jax.errors import InputError
 from astra_jax.model import parameters
 from astra_jax.presets import PRESETS, override
@@ -333,3 +336,75 @@ def test_a_file_cannot_choose_where_an_export_goes(tmp_path: Path):
     (tmp_path / "y.safetensors").write_bytes(data)
     with pytest.raises(InputError, match="base_name must be letters, digits and underscores"):
         conversion.read(tmp_path / "y.safetensors")
+
+
+def test_what_cannot_have_its_hash_is_not_written(tmp_path: Path):
+    model = trained("shakespeare", "alpha", **SMALL)
+    (tmp_path / "x.pth.sha256").mkdir()
+    for name in ("x.pth", f"{'y' * 249}.pth"):
+        with pytest.raises(
+            InputError, match=r"cannot write .*: (Is a directory|File name too long)"
+        ):
+            conversion.write(model, tmp_path / name, weights_only=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pth.sha256"]
+    conversion.write(model, tmp_path / f"{'y' * 249}.pth")  # It has its hash inside.
+    assert same_bits(conversion.read(tmp_path / f"{'y' * 249}.pth").arrays, model.arrays)
+    latest = tmp_path / f"{model.preset.base_name}_latest.pth"
+    latest.mkdir()
+    with pytest.raises(InputError, match="cannot write into"):
+        notebook_files.write(model, tmp_path)
+    assert not list(tmp_path.glob("*_v1.pth"))
+
+
+def test_a_full_disk_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    for suffix in (".pth", ".safetensors", ".onnx"):
+        with pytest.raises(InputError, match=r"cannot write .*: No space left on device"):
+            conversion.write(trained("shakespeare", "alpha", **SMALL), tmp_path / f"x{suffix}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_is_not_utf_8_has_its_hash(tmp_path: Path):
+    path = tmp_path / os.fsdecode(b"w\xff\\.pth")
+    model = trained("shakespeare", "alpha", **SMALL)
+    conversion.write(model, path, weights_only=True)
+    check = ["sha256sum", "--check", "--status", f"{path.name}.sha256"]
+    assert subprocess.run(check, cwd=tmp_path, check=False).returncode == 0
+    conversion.read(path)
+
+
+def test_keys_of_other_programs_do_not_stand_for_ours(tmp_path: Path):
+    model = trained("names", "alpha", **SMALL)
+    conversion.write(model, tmp_path / "x.pth")
+    checkpoint = torch.load(tmp_path / "x.pth", weights_only=True)
+    del checkpoint["sha256"]
+    torch.save(checkpoint | {"corpus": "mine", "preset": "alpha"}, tmp_path / "y.pth")
+    assert conversion.read(tmp_path / "y.pth").preset == model.preset
+
+
+def test_a_file_of_bytes_without_a_vocabulary_takes_its_own_text(tmp_path: Path):
+    bare = trained("shakespeare", "alpha", **SMALL, vocab_size=256)
+    bare = dataclasses.replace(bare, vocabulary=Vocabulary.of_bytes())
+    conversion.write(bare, tmp_path / "x.pth", weights_only=True)
+    (tmp_path / "text.txt").write_text("its own text " * 20)
+    read = conversion.read(tmp_path / "x.pth", corpus=str(tmp_path / "text.txt"))
+    assert (read.vocabulary, read.preset.data.level) == (Vocabulary.of_bytes(), "byte")
+
+
+def test_a_folder_is_not_a_file_and_protocols_are_named(tmp_path: Path):
+    model = trained("shakespeare", "alpha", **SMALL)
+    (tmp_path / "x.pth").mkdir()
+    with pytest.raises(InputError, match=r"x\.pth is a folder: choose another name"):
+        conversion.write(model, tmp_path / "x.pth")
+    conversion.write(model, tmp_path / "y.PTH")
+    checkpoint = torch.load(tmp_path / "y.PTH", weights_only=True)
+    torch.save(checkpoint, tmp_path / "z.pth", pickle_protocol=4)
+    with pytest.raises(InputError, match="saved with pickle protocol 4: save it with"):
+        conversion.read(tmp_path / "z.pth")
+    arrays = {name: array.astype(np.float64) for name, array in model.arrays.items()}
+    arrays["embedding.weight"][0, 0] = 1e39
+    with pytest.raises(InputError, match=r"embedding\.weight has values that are no float32"):
+        conversion.write(dataclasses.replace(model, arrays=arrays), tmp_path / "x.onnx")

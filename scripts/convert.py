@@ -54,16 +54,15 @@ def main(arguments: Arguments) -> None:
         weights_only=arguments.weights_only,
         best=arguments.best,
     )
-    written, caveats = [], []
+    caveats = []
     if arguments.destination:
         conversion.write(trained, arguments.destination, weights_only=arguments.weights_only)
-        written.append(arguments.destination)
+        cli.say(f"{trained.preset.title}: wrote {arguments.destination}")
         caveats += conversion.caveats(trained, arguments.destination)
     if arguments.notebook_dir:
-        written += notebook_files.write(trained, arguments.notebook_dir)
+        for path in notebook_files.write(trained, arguments.notebook_dir):
+            cli.say(f"{trained.preset.title}: wrote {path}")
         caveats += notebook_files.caveats(trained)
-    for path in written:
-        print(f"{trained.preset.title}: wrote {path}")
     for caveat in dict.fromkeys(caveats):
         cli.note(f"note: {caveat}")
 
