@@ -181,8 +181,8 @@ WRITERS = {"savefig": 0, "save": 1, "save_file": 1, "copyfile": 1, "copy": 1, "i
 
 def _unsafe_writes(path: Path) -> list[str]:
     """Returns the calls in a module that write a file otherwise than through `replacing`."""
-    found = []
-    for call in ast.walk(ast.parse(path.read_text())):
+    found, source = [], path.read_text()
+    for call in ast.walk(ast.parse(source)):
         if not isinstance(call, ast.Call):
             continue
         name = call.func.attr if isinstance(call.func, ast.Attribute) else None
@@ -195,7 +195,8 @@ def _unsafe_writes(path: Path) -> list[str]:
         if name in WRITERS and len(call.args) > WRITERS[name]:
             owner = ast.unparse(call.func).rpartition(".")[0]
             target = ast.unparse(call.args[WRITERS[name]])
-            unsafe = target != "temporary" and owner in ("torch", "shutil", "figure", "np", "plt")
+            safe = target == "temporary" or f" {target} = io.BytesIO()\n" in source
+            unsafe = not safe and owner in ("torch", "shutil", "figure", "np", "plt")
         if unsafe:
             found.append(f"{path.name}:{call.lineno}: {ast.unparse(call)}")
     return found
