@@ -113,7 +113,7 @@ def profile(model: str, dataset: str, dtype: str, options: FitOptions) -> dict[s
 
     An operation's time is that on the thread that ran it; on several devices the mean of them.
     """
-    preset, _, split = prepare(override(find_preset(model, dataset), dtype=dtype), None)
+    (preset,), _, (split,) = prepare(override(find_preset(model, dataset), dtype=dtype), None)
     steps = preset.train.steps_per_epoch or 200
     trainer, place = options.trainer(preset, steps)
     keys = Keys.from_seed(0)

@@ -38,7 +38,7 @@ def main(model: str) -> None:
     jax.devices()
     print(compile_cache.enable(), end="")
     _phase("devices, cache")
-    preset, _, split = lifecycle.prepare(find_preset(model, None), None)
+    (preset,), _, (split,) = lifecycle.prepare(find_preset(model, None), None)
     _phase("corpus")
     trainer, place = FitOptions().trainer(preset, steps_in_epoch(preset, split.train))
     keys = Keys.from_seed(preset.train.seed)

@@ -24,7 +24,7 @@ from astra_jax.console import Console
 from astra_jax.data.datasets import Split
 from astra_jax.errors import InputError, StoppedError
 from astra_jax.experiments import lifecycle
-from astra_jax.experiments.groups import Group, fit_group
+from astra_jax.experiments.experiment import Experiment
 from astra_jax.experiments.rehearsal import rehearse
 from astra_jax.experiments.samples import write_samples
 from astra_jax.machine import compile_cache, placement, processes
@@ -33,9 +33,8 @@ from astra_jax.report.parameters import summarize
 from astra_jax.report.tensorboard import TensorBoardProgress, require_tensorboard
 from astra_jax.runs.checkpoints import KEEP_LATEST
 from astra_jax.runs.folder import Run
-from astra_jax.runs.metrics import Spread
 from astra_jax.training import sizing
-from astra_jax.training.fitting import FitOptions, fit
+from astra_jax.training.fitting import FitOptions
 from astra_jax.training.progress import ConsoleProgress, Progress, Several
 from astra_jax.training.saving import SavePolicy
 
@@ -198,7 +197,7 @@ def main(arguments: Arguments) -> None:
     if not arguments.no_compile_cache:
         tell(compile_cache.enable())
     if arguments.resume:
-        training, splits = _resume(arguments, arguments.resume, options)
+        experiment = _resume(arguments, arguments.resume, options)
     else:
         with processes.all_or_none():
             preset = arguments.preset()
@@ -209,38 +208,20 @@ def main(arguments: Arguments) -> None:
         if arguments.dry_run:
             _rehearse(preset, arguments, options)
             return
-        training, splits = _begin(preset, arguments, options)
-        tell(_advice(_runs_of(training)[0].preset, splits[0]))
+        where = arguments.corpus, arguments.out
+        experiment = Experiment.begin(preset, *where, options, arguments.seeds)
+        tell(_advice(experiment.runs[0].preset, experiment.splits[0]))
     processes.require_same("how it trains", options)
-    _train(training, splits, arguments, quiet)
-
-
-def _begin(
-    preset: Preset, arguments: Arguments, options: FitOptions
-) -> tuple[Run | Group, list[Split]]:
-    where, num_seeds = (preset, arguments.corpus, arguments.out), arguments.seeds
-    if num_seeds is not None:
-        return lifecycle.begin_group(*where, num_seeds, options)
-    run, split = lifecycle.begin(*where, options)
-    return run, [split]
-
-
-def _runs_of(training: Run | Group) -> Sequence[Run]:
-    return training.runs if isinstance(training, Group) else (training,)
+    _train(experiment, arguments, quiet)
 
 
 def _rehearse(preset: Preset, arguments: Arguments, options: FitOptions) -> None:
-    what = preset, arguments.corpus
-    if arguments.seeds is not None:
-        prepared = lifecycle.prepare_group(*what, arguments.seeds, options)
-    else:
-        alone, corpus, split = lifecycle.prepare(*what, options)
-        prepared = [alone], corpus, [split]
-    told = rehearse(*prepared, options)
+    prepared = lifecycle.prepare(preset, arguments.corpus, options, arguments.seeds)
+    told = rehearse(prepared, options)
     if not processes.is_primary():
         return
     print(told)
-    cli.teller(arguments.quiet)(_advice(prepared[0][0], prepared[2][0]))
+    cli.teller(arguments.quiet)(_advice(prepared.presets[0], prepared.splits[0]))
 
 
 def _advice(preset: Preset, split: Split) -> str:
@@ -257,51 +238,37 @@ def _progress(runs: Sequence[Run], quiet: bool, tensorboard: bool) -> Iterator[P
         yield Several(listeners)
 
 
-def _train(
-    training: Run | Group, splits: Sequence[Split], arguments: Arguments, quiet: bool
-) -> None:
-    tell, options = cli.teller(quiet), arguments.fit_options()
+def _train(experiment: Experiment, arguments: Arguments, quiet: bool) -> None:
+    tell, training, runs = cli.teller(quiet), experiment.training, experiment.runs
     if not quiet:
         cli.say(f"{training.describe()}, into {training.folder}")
     warning = lifecycle.builtin_warning() if training.uses_builtin_text else ""
     tell(warning)
-    runs = _runs_of(training)
     try:
         with _progress(runs, quiet, arguments.tensorboard) as progress:
-            if isinstance(training, Group):
-                fit_group(training, splits, progress, options)
-            else:
-                fit(training, splits[0], progress, options)
+            experiment.fit(progress, arguments.fit_options())
     except (KeyboardInterrupt, StoppedError, OSError):
         cli.note(f"go on with: {arguments.go_on(training.folder)}")
         raise
     for run in runs:
         write_samples(run)
     if processes.is_primary():
-        _finish(training, runs, quiet)
+        _finish(experiment, warning, quiet)
 
 
-def _finish(training: Run | Group, runs: Sequence[Run], quiet: bool) -> None:
-    warning = lifecycle.builtin_warning() if training.uses_builtin_text else ""
-    last = [metrics[-1].val_loss_nats for run in runs if (metrics := run.metrics())]
-    if last:
-        from astra_jax.report.figures import draw_losses  # Matplotlib would hold up the first step.
+def _finish(experiment: Experiment, warning: str, quiet: bool) -> None:
+    from astra_jax.report.figures import draw_losses  # Matplotlib would hold up the first step.
 
-        for run in runs:
-            draw_losses(run)
-        loss = f"validation loss {Spread.of(last).describe()} nats per character"
-        loss += f", of {len(runs)} seeds" if len(runs) > 1 else ""
-    else:
-        loss = "its last epoch had been done before it was imported, so no loss is known"
+    for run in filter(Run.metrics, experiment.runs):
+        draw_losses(run)
+    done = f"done: {experiment.outcome()}"
     if quiet and warning:  # The last line is all that is seen.
-        loss += ", of the project's built-in text"
-    cli.say(f"done: {loss}, all in {training.folder}")
+        done += ", of the project's built-in text"
+    cli.say(f"{done}, all in {experiment.training.folder}")
     cli.teller(quiet)(warning)
 
 
-def _resume(
-    arguments: Arguments, folder: Path, options: FitOptions
-) -> tuple[Run | Group, list[Split]]:
+def _resume(arguments: Arguments, folder: Path, options: FitOptions) -> Experiment:
     """Opens a run, or several; fields of their preset may be given again, if they say the same."""
     with processes.all_or_none():
         for name in ("model", "dataset", "recipe", "out", "seeds", "summary", "dry_run"):
@@ -310,11 +277,7 @@ def _resume(
                 raise InputError(
                     f"--resume takes everything from the run's own config.json: leave out {flag}"
                 )
-    where = folder, arguments.corpus, arguments.overrides(), options
-    if Group.is_at(folder):
-        return lifecycle.resume_group(*where)
-    run, split = lifecycle.resume(*where)
-    return run, [split]
+    return Experiment.resume(folder, arguments.corpus, arguments.overrides(), options)
 
 
 if __name__ == "__main__":

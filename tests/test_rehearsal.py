@@ -46,7 +46,8 @@ class Engine:
 def test_the_time_told_is_of_all_epochs_without_compilation(
     corpora: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    preset, record, split = lifecycle.prepare(TEXT, corpora["shakespeare"])
+    prepared = lifecycle.prepare(TEXT, corpora["shakespeare"])
+    (preset,), _, (split,) = prepared
     engine = Engine()
     monkeypatch.setattr(FitOptions, "engine", lambda *_: engine)
     monkeypatch.setattr(rehearsal.time, "perf_counter", lambda: engine.now)
@@ -54,6 +55,6 @@ def test_the_time_told_is_of_all_epochs_without_compilation(
     assert (timing.start, timing.step, timing.batch) == (100.5, 0.5, 0.25)
     assert timing.num_steps == steps_of_a_call(0.5)
     batches = len(split.validation.cover_rows()) + 1  # And the notebook's single one.
-    told = rehearsal.rehearse([preset], record, [split], FitOptions())
+    told = rehearsal.rehearse(prepared, FitOptions())
     seconds = 0.5 + 2 * (7 * 0.5 + 0.25 * batches)
     assert f"about {duration(seconds)}: 2 epochs of 7 steps at 500 ms" in told

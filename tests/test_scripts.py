@@ -28,9 +28,9 @@ from safetensors.numpy import load_file, save_file
 
 from astra_jax import cli
 from astra_jax.errors import DivergedError, InputError, StoppedError
+from astra_jax.experiments import experiment
 from astra_jax.machine import memory
 from astra_jax.runs.folder import Run
-from astra_jax.training import fitting
 from astra_jax.training.fitting import FitOptions
 from astra_jax.training.saving import SavePolicy
 from tests.commands import SCRIPTS, Result, call
@@ -256,14 +256,14 @@ def test_train_that_ends_early_has_an_exit_code_of_its_own(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fitting, "fit", mock.Mock(side_effect=error))
+    monkeypatch.setattr(experiment, "fit", mock.Mock(side_effect=error))
     (tmp_path / "words.txt").write_text(WORDS)
     run = tmp_path / "run"
     names = ["--dataset", "names", "--corpus", tmp_path / "words.txt"]
     flags = "--checkpoint-every 5 --keep 3 --devices 1 --backend scan --remat --debug-nans"
     flags += " --no-compile-cache --tensorboard"
     result = call("train.py", *names, "--out", run, *flags.split())
-    assert cast(Any, fitting.fit).call_args.args[3] == FitOptions(
+    assert cast(Any, experiment.fit).call_args.args[3] == FitOptions(
         saving=SavePolicy(checkpoint_every=5, keep=3),
         devices=1,
         backend="scan",
@@ -586,7 +586,7 @@ def test_nothing_takes_the_builtin_text_for_another_silently(
     assert (evaluated.code, WARNING in evaluated.err) == (0, True), evaluated.err
     (entry,) = json.loads(scores.read_text())["subjects"][0]["runs"]
     assert entry["corpus"]["origin"] == "built-in"
-    with mock.patch.object(fitting, "fit", side_effect=DivergedError("stopped by the test")):
+    with mock.patch.object(experiment, "fit", side_effect=DivergedError("stopped by the test")):
         result = call("train.py", "--resume", run)
     assert (result.code, WARNING in result.err) == (3, True)
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
@@ -67,7 +67,7 @@ def begin(
     with processes.all_or_none():
         if folder is None and jax.process_count() > 1:
             raise InputError("several processes must know one folder: give --out to each")
-        preset, corpus, split = prepare(preset, corpus_source, options)
+        (preset,), corpus, (split,) = prepare(preset, corpus_source, options)
     processes.require_same("recipe or corpus", (preset, corpus.sha256))
     run = None
     with processes.all_or_none():
@@ -97,61 +97,63 @@ def begin_group(
         options: that they are to be trained with.
 
     Raises:
-        InputError: as `begin` and `prepare_group` do.
+        InputError: as `begin` and `prepare` do.
     """
-    presets, corpus, splits = prepare_group(preset, corpus_source, num_seeds, options)
+    presets, corpus, splits = prepare(preset, corpus_source, options, num_seeds)
     return Group.create(folder, presets, splits[0].vocabulary, corpus), splits
 
 
+class Prepared(NamedTuple):
+    """All that is known of a training before anything is written.
+
+    Attributes:
+        presets: of its run, or of its runs, which differ in their seed alone.
+        corpus: what their text is.
+        splits: how each run divides it.
+    """
+
+    presets: list[Preset]
+    corpus: CorpusRecord
+    splits: list[Split]
+
+
 def prepare(
-    preset: Preset, corpus_source: StrPath | None, options: FitOptions | None = None
-) -> tuple[Preset, CorpusRecord, Split]:
+    preset: Preset,
+    corpus_source: StrPath | None,
+    options: FitOptions | None = None,
+    num_seeds: int | None = None,
+) -> Prepared:
     """Finds a preset's corpus and sizes the model by it; allocates nothing else, writes nothing.
 
     Args:
         preset: what to train, and how.
         corpus_source: see `load_corpus`.
         options: that it is to be trained with.
+        num_seeds: how many runs, from the preset's seed on; None is one run of that seed.
 
     Raises:
-        InputError: the corpus, the recipe or the options cannot be used, or the training does not
-            fit into the machine's memory.
+        InputError: the corpus, the recipe or the options cannot be used, the training does not
+            fit into the machine's memory, so many seeds cannot be, or there are several processes
+            for them.
     """
-    (preset,), corpus, (split,) = _prepare([preset], corpus_source, options)
-    return preset, corpus, split
-
-
-def prepare_group(
-    preset: Preset, corpus_source: str | None, num_seeds: int, options: FitOptions | None = None
-) -> tuple[list[Preset], CorpusRecord, list[Split]]:
-    """Does what `prepare` does, for each of the runs of `begin_group`.
-
-    Raises:
-        InputError: as `prepare` does; or so many seeds cannot be, or there are several processes.
-    """
-    _require_one_process()
-    return _prepare(seeded(preset, num_seeds), corpus_source, options)
+    presets, options = [preset], options or FitOptions()
+    if num_seeds is not None:
+        _require_one_process()
+        presets = seeded(preset, num_seeds)
+    # Once before a corpus is fetched, once with its own vocabulary.
+    _require_room(preset, len(presets), options)
+    corpus = load_corpus(preset.data.dataset, corpus_source, preset.data.level)
+    keys = [Keys.from_seed(each.train.seed).split for each in presets]
+    splits = split_by_keys(corpus.content, preset.data, keys)
+    presets = [override(each, vocab_size=len(splits[0].vocabulary)) for each in presets]
+    steps_in_epoch(preset, splits[0].train)
+    _require_room(presets[0], len(presets), options)
+    return Prepared(presets, corpus.record, splits)
 
 
 def _require_one_process() -> None:
     if jax.process_count() > 1:
         raise InputError("runs of several seeds train in one process: leave out --coordinator")
-
-
-def _prepare(
-    presets: list[Preset], corpus_source: StrPath | None, options: FitOptions | None
-) -> tuple[list[Preset], CorpusRecord, list[Split]]:
-    """Does what `prepare` does, for presets that differ in their seed."""
-    first, options = presets[0], options or FitOptions()
-    # Once before a corpus is fetched, once with its own vocabulary.
-    _require_room(first, len(presets), options)
-    corpus = load_corpus(first.data.dataset, corpus_source, first.data.level)
-    keys = [Keys.from_seed(preset.train.seed).split for preset in presets]
-    splits = split_by_keys(corpus.content, first.data, keys)
-    presets = [override(preset, vocab_size=len(splits[0].vocabulary)) for preset in presets]
-    steps_in_epoch(first, splits[0].train)
-    _require_room(presets[0], len(presets), options)
-    return presets, corpus.record, splits
 
 
 def _require_room(

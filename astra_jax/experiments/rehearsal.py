@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from astra_jax.config import Preset, Record
-from astra_jax.data.corpus import CorpusRecord
 from astra_jax.data.datasets import Split
+from astra_jax.experiments.lifecycle import Prepared
 from astra_jax.machine import processes
 from astra_jax.machine.memory import machine_memory
 from astra_jax.model import arithmetic
@@ -44,20 +44,16 @@ class Timing:
     num_steps: int
 
 
-def rehearse(
-    presets: Sequence[Preset], corpus: CorpusRecord, splits: Sequence[Split], options: FitOptions
-) -> str:
+def rehearse(prepared: Prepared, options: FitOptions) -> str:
     """Returns what would be trained, on what, in which memory and time, a line each.
 
     Does some of the training's own steps to time them, and throws them away.
 
     Args:
-        presets: of one run or of several that would be trained together, as `lifecycle.prepare`
-            or `prepare_group` returned them, and so the others.
-        corpus: what the text is.
-        splits: the text made ready.
+        prepared: one run, or several that would be trained together.
         options: that they would be trained with.
     """
+    presets, corpus, splits = prepared
     preset, split, num_runs = presets[0], splits[0], len(presets)
     steps = steps_in_epoch(preset, split.train)
     timing = time_steps(presets, splits, options)
