@@ -98,6 +98,7 @@ class GRULanguageModel(nnx.Module):
             param_dtype=param,
             kernel_init=uniform_fan_in(hidden),
             bias_init=uniform_fan_in(hidden),
+            promote_dtype=_only_operands,
             preferred_element_type=param,
             rngs=rngs,
         )
@@ -166,6 +167,14 @@ class GRULanguageModel(nnx.Module):
         """Returns the zero states that every sequence begins with."""
         shape = (self.config.num_layers, batch_size, self.config.hidden_dim)
         return jnp.zeros(shape, self.embedding.param_dtype)
+
+
+def _only_operands(
+    arrays: tuple[Array, Array, Array], *, dtype: DTypeLike
+) -> tuple[Array, Array, Array]:
+    """Casts what a layer multiplies. Flax would round its bias too, which is added to the sum."""
+    inputs, kernel, bias = arrays
+    return inputs.astype(dtype), kernel.astype(dtype), bias
 
 
 def _layer_norm(width: int, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:

@@ -10,15 +10,16 @@ from benchmarks.setting import Precision
 
 BOUNDS: Mapping[Precision, tuple[float, float]] = {
     "highest": (1e-5, 1e-3),
-    "tf32": (1e-3, 2e-2),
-    "bf16": (2e-3, 1e-1),
+    "tf32": (4e-5, 8e-3),
+    "bf16": (3e-4, 6e-2),
 }
 """How far a loss, and a gradient, may be from ours, by the precision of the products.
 
 Relative to the loss, and to the largest value of a tensor. They are to tell one function from
 another, not to certify (`scripts/validate.py` does that). In float32 two computations of these
-gradients were measured to differ by some 1e-6, in bfloat16 by 2e-2; TF32 has three bits more than
-bfloat16. `test_benchmarks.py` puts faults into a contender that float32's bound must find.
+gradients were measured to differ by some 1e-6; in bfloat16, over all records, losses by up to 2e-5
+and gradients by up to 3e-2; TF32 has three bits more, so an eighth of it is allowed.
+`test_benchmarks.py` puts faults into a contender that the bounds must find in float32 and bfloat16.
 """
 
 
@@ -70,15 +71,25 @@ def hold_gradients(
     return Agreement(agreement.loss, worst)
 
 
-def require_same_text(name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
-    """Holds the most likely ids that continue a prompt, `[N, S]`, to ours.
+SAME_SHARE = 0.7
+"""How many of the most likely ids that continue prompts must be ours' own.
+
+Where two are equally likely but for rounding, texts part for good. In float32 all ids of 256 texts
+were measured to agree, in bfloat16 0.86 to 0.96 of them; of texts with their prompts mixed up 0.17.
+"""
+
+
+def require_same_texts(name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
+    """Holds the most likely ids that continue prompts, `[N, S]`, to ours.
 
     Raises:
-        DisagreementError: one is another.
+        DisagreementError: too many are others, see `SAME_SHARE`.
     """
-    if not np.array_equal(ours, theirs):
+    share = float((ours == theirs).mean())
+    if share < SAME_SHARE:
         raise DisagreementError(
-            f"{name} does not write what ours does: {theirs.tolist()} instead of {ours.tolist()}"
+            f"{name} does not write what ours does: {share:.0%} of its most likely characters are "
+            f"the same, at least {SAME_SHARE:.0%} should be"
         )
 
 

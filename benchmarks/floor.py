@@ -18,7 +18,7 @@ from benchmarks.rounds import clocked, clocked_apart
 from benchmarks.setting import Setting
 from benchmarks.work import Matmul
 
-MATMULS, MEMORY = "the machine's products", "the machine's memory"
+PRODUCTS_FLOOR, MEMORY_FLOOR = "the machine's products", "the machine's memory"
 """What the floors are called among the contenders."""
 
 SECONDS_A_SHAPE = 0.05
@@ -36,7 +36,7 @@ class MatmulFloor:
     but products. Who is faster takes them better inside a program than anybody does alone.
     """
 
-    def __init__(self, counts: Counter[Matmul], setting: Setting, name: str = MATMULS):
+    def __init__(self, counts: Counter[Matmul], setting: Setting, name: str = PRODUCTS_FLOOR):
         """Makes the operands of each shape.
 
         Args:
@@ -155,7 +155,7 @@ class MemoryFloor:
     side, and PyTorch counts.
     """
 
-    name = MEMORY
+    name = MEMORY_FLOOR
 
     def __init__(self, num_bytes: int, setting: Setting):
         """Makes the bytes."""
@@ -169,19 +169,19 @@ class MemoryFloor:
         self._times = 1
 
     def warm_up(self, seconds: float) -> None:
-        """Finds the fastest way to read, and how often a turn does it."""
-        del seconds
-        fastest, took = 0.0, [0.0]
-        while fastest < SECONDS_A_SHAPE:
+        """Finds out how often a turn reads, so that all ways together take as long as others."""
+        while self._fastest() < seconds / len(self._readers):
             self._times *= 2
-            took = [_seconds_of(functools.partial(read, self._times)) for read in self._readers]
-            fastest = min(took)
-        self._readers = [self._readers[took.index(fastest)]]
 
     def turn(self) -> float:
-        """Reads; returns the seconds that all of the bytes take once."""
-        (read,) = self._readers
-        return clocked(lambda: read(self._times)) / self._times
+        """Reads in every way; returns the seconds that all of the bytes take once, in the fastest.
+
+        Who is the fastest once may not be so now, as with the products.
+        """
+        return self._fastest() / self._times
+
+    def _fastest(self) -> float:
+        return min(clocked_apart(lambda read=read: read(self._times)) for read in self._readers)
 
 
 def _torch_reader(values: np.ndarray, setting: Setting) -> Callable[[int], Any]:

@@ -31,13 +31,13 @@ def lengths_contest(
     """
     lineup, pace = Lineup(rules), 0.0
     with setting.arithmetic():
-        write = sampling.ours(setting)
+        write, prompt = sampling.ours(setting), prompts(1, setting.preset.model.vocab_size)
         for length in lengths:
             if pace * length > LONGEST_SECONDS:
                 rules.tell(f"{length:,} characters take more than {LONGEST_SECONDS:g} s: left out")
                 break
             rules.tell(f"{length:,} characters")
-            one = functools.partial(write, prompts(1), length, False)
+            one = functools.partial(write, prompt, length, False)
             lineup.enter([(_timed(length, one), None)])
             pace = clocked(one) / length
         return lineup.run()

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.floor import MATMULS, MEMORY
+from benchmarks.floor import MEMORY_FLOOR, PRODUCTS_FLOOR
 from benchmarks.peers import EVAL, NOTEBOOK_FLOAT32, OURS, SAMPLE, TRAIN
-from benchmarks.rounds import Summary, summarize
+from benchmarks.rounds import Spread, ratio
 from benchmarks.tables import NONE, Table
 from benchmarks.writing import MANY, many
 
@@ -34,7 +34,7 @@ def overview(documents: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     tables = [
         Table(
             title="A training step, and how many times as long the others take",
-            head=("", "precision", "ms", *_TRAINED, MATMULS, "notebook ÷ products"),
+            head=("", "precision", "ms", *_TRAINED, PRODUCTS_FLOOR, "notebook ÷ products"),
             rows=tuple(found["steps"]),
             notes=(
                 "torch-gru and nnx-rnn have other, easier equations. The last column is what a "
@@ -43,17 +43,17 @@ def overview(documents: Mapping[str, Mapping[str, Any]]) -> list[Table]:
         ),
         Table(
             title="The evaluation of a batch, and how many times as long the others take",
-            head=("", "ms", *_PEERS, _ONNX, MATMULS),
+            head=("", "ms", *_PEERS, _ONNX, PRODUCTS_FLOOR),
             rows=tuple(found["batches"]),
         ),
         Table(
             title="A character of one text, and how many times as long the others take",
-            head=("", "µs", "notebook", *_WRITERS, MEMORY),
+            head=("", "µs", "notebook", *_WRITERS, MEMORY_FLOOR),
             rows=tuple(found["one"]),
         ),
         Table(
             title=f"A step of {MANY} texts, and how many times as long the others take",
-            head=("", "µs", *_WRITERS, MATMULS, "× the characters/s of one text"),
+            head=("", "µs", *_WRITERS, PRODUCTS_FLOOR, "× the characters/s of one text"),
             rows=tuple(found["many"]),
         ),
     ]
@@ -61,40 +61,38 @@ def overview(documents: Mapping[str, Mapping[str, Any]]) -> list[Table]:
 
 
 def _training(record: Mapping[str, Any]) -> tuple[str, ...]:
-    summaries = summarize(record["seconds"])
-    others = [_ratio(summaries, name) for name in (*_TRAINED, record["floor"])]
-    milliseconds = f"{1e3 * summaries[OURS].seconds.median:.4g}"
-    return record["precision"], milliseconds, *others, _most(record["seconds"], record["floor"])
+    taken, floor = record["seconds"], record["floor"]
+    others = [_times(taken, name) for name in (*_TRAINED, floor)]
+    return record["precision"], _milliseconds(taken), *others, _times(taken, "notebook", of=floor)
 
 
 def _evaluation(record: Mapping[str, Any]) -> tuple[str, ...]:
-    summaries = summarize(record["seconds"])
-    others = [_ratio(summaries, name) for name in (*_PEERS, _ONNX, record["floor"])]
-    return f"{1e3 * summaries[OURS].seconds.median:.4g}", *others
-
-
-def _most(seconds: Mapping[str, list[float]], floor: str | None) -> str:
-    """Returns how many times as long as the floor the notebook takes, in the same rounds."""
-    if floor is None or "notebook" not in seconds:
-        return NONE
-    pair = {floor: seconds[floor], "notebook": seconds["notebook"]}
-    return _ratio(summarize(pair), "notebook")
+    taken = record["seconds"]
+    others = [_times(taken, name) for name in (*_PEERS, _ONNX, record["floor"])]
+    return _milliseconds(taken), *others
 
 
 def _one_text(record: Mapping[str, Any]) -> tuple[str, ...]:
-    summaries = summarize(record["seconds"])
-    others = [_ratio(summaries, name) for name in ("notebook", *_WRITERS, record["floor"])]
-    return f"{1e6 * summaries[OURS].seconds.median:.4g}", *others
+    taken = record["seconds"]
+    others = [_times(taken, name) for name in ("notebook", *_WRITERS, record["floor"])]
+    return f"{1e6 * Spread.of(taken[OURS]).median:.4g}", *others
 
 
 def _many_texts(record: Mapping[str, Any]) -> tuple[str, ...]:
-    seconds = record["seconds"]
-    # The first is what the others are held to: here ours, of as many texts.
-    summaries = summarize({many(OURS): seconds[many(OURS)], **seconds})
-    others = [_ratio(summaries, name) for name in (*map(many, _WRITERS), record["floor_of_many"])]
-    speed = record["many"] / summarize(seconds)[many(OURS)].ratio.median
-    return f"{1e6 * summaries[many(OURS)].seconds.median:,.0f}", *others, f"{speed:.2g}"
+    taken, ours = record["seconds"], many(OURS)
+    others = [
+        _times(taken, name, of=ours) for name in (*map(many, _WRITERS), record["floor_of_many"])
+    ]
+    speed = record["many"] / ratio(taken[ours], taken[OURS]).median
+    return f"{1e6 * Spread.of(taken[ours]).median:,.0f}", *others, f"{speed:.2g}"
 
 
-def _ratio(summaries: Mapping[str, Summary], name: str) -> str:
-    return f"{summaries[name].ratio.median:.3g}" if name in summaries else NONE
+def _milliseconds(taken: Mapping[str, list[float]]) -> str:
+    return f"{1e3 * Spread.of(taken[OURS]).median:.4g}"
+
+
+def _times(taken: Mapping[str, list[float]], name: str, *, of: str | None = OURS) -> str:
+    """Returns how many times as long as another somebody takes, in the same rounds."""
+    if of is None or not {name, of} <= taken.keys():
+        return NONE
+    return f"{ratio(taken[name], taken[of]).median:.3g}"

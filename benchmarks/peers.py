@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from astra_jax.errors import InputError
 from astra_jax.gru import BACKENDS
@@ -18,6 +19,7 @@ class Peer:
     Attributes:
         about: what it is, in a line.
         takes_part: in which measurements.
+        framework: whose arrays it computes with.
         same: whether it computes the same function as ours, and so is held to it.
         optional: whether it may fail on this machine, or take too long to begin with; the tables
             then say why it is missing.
@@ -26,6 +28,7 @@ class Peer:
 
     about: str
     takes_part: tuple[str, ...] = (TRAIN, MEMORY, EVAL)
+    framework: Literal["jax", "torch", "onnx"] = "jax"
     same: bool = True
     optional: bool = False
     precision: str | None = None
@@ -39,22 +42,32 @@ PEERS: Mapping[str, Peer] = {
     },
     REMAT: Peer("ours with `--remat`, which computes states anew to save memory", (TRAIN, MEMORY)),
     "notebook": Peer(
-        "the notebooks' PyTorch loop; its sampler reads one character, from a zero state",
+        "the notebooks' PyTorch loop; its sampler begins each character from a zero state",
         (TRAIN, MEMORY, EVAL, SAMPLE),
+        framework="torch",
     ),
     NOTEBOOK_FLOAT32: Peer(
-        "the same in float32, as the studies ran it", (TRAIN, EVAL), precision="bf16"
+        "the same in float32, as the studies ran it",
+        (TRAIN, EVAL),
+        framework="torch",
+        precision="bf16",
     ),
     "notebook-compiled": Peer(
-        "the notebooks' loop with `torch.compile` on the cell", optional=True
+        "the notebooks' loop with `torch.compile` on the cell", framework="torch", optional=True
     ),
-    "torch-hoisted": Peer("PyTorch with all that has no recurrence in it outside the loop"),
+    "torch-hoisted": Peer(
+        "PyTorch with all that has no recurrence in it outside the loop", framework="torch"
+    ),
     "torch-stateful": Peer(
-        "the notebooks' model in a PyTorch loop that carries the state", (SAMPLE,)
+        "the notebooks' model in a PyTorch loop that carries the state",
+        (SAMPLE,),
+        framework="torch",
     ),
-    "torch-gru": Peer("`torch.nn.GRU`, whose equations are easier", same=False),
+    "torch-gru": Peer("`torch.nn.GRU`, whose equations are easier", framework="torch", same=False),
     "nnx-rnn": Peer("Flax's `nnx.RNN(nnx.GRUCell)`, whose equations are easier", same=False),
-    "onnxruntime": Peer("the exported model in ONNX Runtime, on the CPU", (EVAL, SAMPLE)),
+    "onnxruntime": Peer(
+        "the exported model in ONNX Runtime, on the CPU", (EVAL, SAMPLE), framework="onnx"
+    ),
 }
 """All of them, in the order in which they take turns."""
 

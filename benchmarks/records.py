@@ -1,11 +1,9 @@
 """What is measured, as JSON: everything that is needed to know what a number means."""
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import jax
 
 from astra_jax.errors import InputError
 from astra_jax.machine.environment import describe_environment, vector_instructions
@@ -26,14 +24,8 @@ LENGTHS, START, GROWTH, SEEDS = "length", "start", "growth", "seeds"
 _PACKAGES = ("torch", "onnxruntime")
 
 
-def _train(setting: Setting, rules: Rules) -> dict[str, Any]:
-    record = contest(TRAIN, setting, rules)
-    # Resident memory is the host's: what a step needs on an accelerator does not lie there.
-    return record | memory_of_all(setting, rules) if jax.default_backend() == "cpu" else record
-
-
 MEASUREMENTS: Mapping[str, Callable[[Setting, Rules], dict[str, Any]]] = {
-    TRAIN: _train,
+    TRAIN: lambda setting, rules: contest(TRAIN, setting, rules) | memory_of_all(setting, rules),
     EVAL: lambda setting, rules: contest(EVAL, setting, rules),
     SAMPLE: writing_contest,
     LENGTHS: lengths_contest,
@@ -43,6 +35,8 @@ MEASUREMENTS: Mapping[str, Callable[[Setting, Rules], dict[str, Any]]] = {
     SEEDS: seeds_contest,
 }
 """What can be measured, by the name that the command line has for it."""
+
+ALL = tuple(what for what in MEASUREMENTS if what != MEMORY)  # Training steps come with theirs.
 
 
 def measure(what: str, setting: Setting, rules: Rules) -> dict[str, Any]:
@@ -54,6 +48,7 @@ def measure(what: str, setting: Setting, rules: Rules) -> dict[str, Any]:
         "torch_device": str(setting.torch_device),
         "torch_threads": setting.num_threads,
         "repeats": rules.repeats,
+        "seconds_a_turn": rules.seconds,
         **MEASUREMENTS[what](setting, rules),
     }
 
@@ -63,19 +58,44 @@ def _of(setting: Setting) -> dict[str, Any]:
     return {"preset": setting.preset.to_dict(), "precision": setting.precision}
 
 
-def kept(path: Path, wanted: Collection[str], setting: Setting) -> list[dict[str, Any]]:
-    """Returns the records of a file that others are written beside: all that is not measured anew.
+def measure_all(
+    wanted: Mapping[str, Rules], setting: Setting, path: Path | None
+) -> Iterator[dict[str, Any]]:
+    """Measures one thing after the other, and writes each into a file once it is known.
+
+    What the file has of the same model and machine stays there until it is measured anew.
 
     Args:
-        path: the file, which need not be there.
-        wanted: what is to be measured.
+        wanted: what is measured, and how.
         setting: what for.
+        path: the file, which need not be there; None writes nothing.
+
+    Yields:
+        Each record.
+
+    Raises:
+        InputError: as `read_same` does.
+    """
+    found = {} if path is None else read_same(path, setting)
+    for what, rules in wanted.items():
+        found[what] = measure(what, setting, rules)
+        if path is not None:
+            write(path, found.values())
+        yield found[what]
+
+
+def read_same(path: Path, setting: Setting) -> dict[str, dict[str, Any]]:
+    """Returns the records of a file, which need not be there, by what they measured.
+
+    Args:
+        path: the file.
+        setting: what they are to be of.
 
     Raises:
         InputError: the file is of another machine, other versions, another model or precision.
     """
     if not path.exists():
-        return []
+        return {}
     document = _parse(path)
     if document is None:
         raise InputError(f"{path} is no record of benchmarks: give another file to --json")
@@ -88,10 +108,10 @@ def kept(path: Path, wanted: Collection[str], setting: Setting) -> list[dict[str
             f"{path} was measured otherwise ({', '.join(dict.fromkeys(other))}): give another file "
             "to --json, or move it away"
         )
-    return [record for record in document["records"] if record["what"] not in wanted]
+    return {record["what"]: record for record in document["records"]}
 
 
-def write(path: Path, records: list[dict[str, Any]]) -> None:
+def write(path: Path, records: Iterable[dict[str, Any]]) -> None:
     """Writes records, with versions and machine."""
     order = list(MEASUREMENTS)
     records = sorted(records, key=lambda record: order.index(record["what"]))

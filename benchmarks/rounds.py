@@ -106,6 +106,11 @@ class Spread(NamedTuple):
         return cls(median, low, high)
 
 
+def ratio(taken: Sequence[float], of: Sequence[float]) -> Spread:
+    """Returns how many times as long as others some turns took, each held to that of its round."""
+    return Spread.of([one / other for one, other in zip(taken, of, strict=True)])
+
+
 @dataclass(frozen=True)
 class Summary:
     """What the turns of one contender say.
@@ -122,9 +127,4 @@ class Summary:
 def summarize(samples: Mapping[str, Sequence[float]]) -> dict[str, Summary]:
     """Returns what the rounds say of each, in comparison with the first."""
     first = next(iter(samples.values()))
-    return {
-        name: Summary(
-            Spread.of(taken), Spread.of([a / b for a, b in zip(taken, first, strict=True)])
-        )
-        for name, taken in samples.items()
-    }
+    return {name: Summary(Spread.of(taken), ratio(taken, first)) for name, taken in samples.items()}

@@ -18,6 +18,9 @@ from benchmarks.setting import Setting
 TEMPERATURE = 0.8
 """Of the draws that are timed; it is not 1, at which dividing by it could be left out."""
 
+NAME_LENGTH = 20
+"""Characters after which the names notebook ends a name that has not ended."""
+
 Write = Callable[[np.ndarray, int, bool], np.ndarray]
 """Continues prompts `[N, P]` by so many characters `[N, S]`, drawn or the most likely ones."""
 
@@ -42,20 +45,28 @@ def _torch_model(setting: Setting) -> torch.nn.Module:
 
 
 def notebook(setting: Setting) -> Write:
-    """Returns the notebooks' sampler: only the newest character is read, from a zero state."""
+    """Returns the notebook's sampler, which begins every step from a zero state.
+
+    That of text reads the newest character alone, that of names the whole name again; a name ends
+    after `NAME_LENGTH` characters, and the next one begins.
+    """
     model, device = _torch_model(setting), setting.torch_device
+    most = {"shakespeare": 1, "names": NAME_LENGTH}[setting.preset.data.dataset]
 
     @torch.no_grad()
     def write(prompt: np.ndarray, length: int, greedy: bool) -> np.ndarray:
-        ids = torch.tensor(prompt[:, -1:]).long().to(device)
-        new = []
+        start = torch.tensor(prompt[:, -1:]).long().to(device)
+        read, new = start, []
         for _ in range(length):
-            logits = model(ids)[0][:, -1]
+            logits = model(read)[0][:, -1]
             if greedy:
                 ids = logits.argmax(dim=-1, keepdim=True)
             else:
                 ids = torch.multinomial(torch.softmax(logits / TEMPERATURE, dim=-1), 1)
             new.append([one.item() for one in ids])
+            read = torch.cat([read, ids], dim=1)
+            if read.shape[1] > most:
+                read = ids if most == 1 else start
         return np.array(new).T
 
     return write

@@ -52,8 +52,15 @@ class Setting:
         """Refuses what the machine has not.
 
         Raises:
-            InputError: TF32 is asked of a CPU.
+            InputError: TF32 is asked of a CPU, or only one of the frameworks has a GPU.
         """
+        kinds = {"JAX": jax.default_backend() != "cpu", "PyTorch": self.torch_device.type != "cpu"}
+        if len(set(kinds.values())) > 1:
+            (has,), (lacks,) = ([n for n in kinds if kinds[n] is one] for one in (True, False))
+            raise InputError(
+                f"{has} has an accelerator and {lacks} has none, so neither could be held against "
+                f"the other: install {lacks} for it, or hide it from {has}"
+            )
         if self.precision == "tf32" and jax.default_backend() == "cpu":
             raise InputError("--precision tf32 needs a GPU: take highest or bf16 on this CPU")
         if self.precision == "bf16":

@@ -17,7 +17,7 @@ from benchmarks.rounds import clocked
 from benchmarks.setting import Setting
 
 ROOT = Path(__file__).parents[1]
-TRAIN = ROOT / "scripts" / "train.py"
+SCRIPT = ROOT / "scripts" / "train.py"
 
 SIZES = {"shakespeare": 1_115_394, "names": 32_033}
 """Characters and words of the published corpora: random text of that size takes as long."""
@@ -31,16 +31,9 @@ WARM, COLD = "first step, programs kept", "first step, all compiled"
 class Process:
     """A command that is run to its end, each time anew."""
 
-    def __init__(self, name: str, command: Sequence[str], cache: Path | None, *, keep: bool = True):
-        """Takes what it is.
-
-        Args:
-            name: see `Contender`.
-            command: what is run, after Python's own path.
-            cache: the user's cache folder as the process sees it; None is the real one.
-            keep: whether what is in that folder is still there the next time.
-        """
-        self.name, self.command, self.cache, self.keep = name, command, cache, keep
+    def __init__(self, name: str, command: Sequence[str]):
+        """Takes what it is called, see `Contender`, and what is run, after Python's own path."""
+        self.name, self.command = name, command
 
     def warm_up(self, seconds: float) -> None:
         """Runs once: files are read from the disk only the first time."""
@@ -49,19 +42,38 @@ class Process:
 
     def turn(self) -> float:
         """Runs; returns the seconds until its end."""
-        if self.cache is not None and not self.keep:
+        return clocked(lambda: _run(self.command, os.environ))
+
+
+class FirstStep(Process):
+    """A training that ends after its first step."""
+
+    def __init__(self, name: str, command: Sequence[str], cache: Path, *, keep: bool):
+        """Takes what it is.
+
+        Args:
+            name: see `Contender`.
+            command: see `Process`.
+            cache: the user's cache folder as the process sees it.
+            keep: whether what is in that folder is still there the next time.
+        """
+        super().__init__(name, command)
+        self.cache, self.keep = cache, keep
+
+    def turn(self) -> float:
+        """Trains into a folder of its own; returns the seconds until its end."""
+        if not self.keep:
             shutil.rmtree(self.cache, ignore_errors=True)
         with tempfile.TemporaryDirectory() as folder:
-            out = ["--out", f"{folder}/run"] if "train.py" in " ".join(self.command) else []
-            return clocked(lambda: _run([sys.executable, *self.command, *out], self._environment()))
-
-    def _environment(self) -> Mapping[str, str]:
-        extra = {} if self.cache is None else {"XDG_CACHE_HOME": str(self.cache)}
-        return os.environ | extra
+            command = [*self.command, "--out", f"{folder}/run"]
+            environment = os.environ | {"XDG_CACHE_HOME": str(self.cache)}
+            return clocked(lambda: _run(command, environment))
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> None:
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL
+    )
 
 
 def start_times(setting: Setting, rules: Rules) -> dict[str, Any]:
@@ -74,16 +86,16 @@ def start_times(setting: Setting, rules: Rules) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus.txt"
         corpus.write_text(_random_text(preset.data.dataset), encoding="utf-8")
-        step = ["-m", "benchmarks.first_step", str(TRAIN), "--quiet", "--corpus", str(corpus)]
+        step = ["-m", "benchmarks.first_step", str(SCRIPT), "--quiet", "--corpus", str(corpus)]
         step += _shape_flags(preset)
         lineup = Lineup(rules)
         processes = [
-            Process("import jax", ["-c", "import jax"], None),
-            Process("and its devices", ["-c", "import jax; jax.devices()"], None),
-            Process("python alone", ["-c", "pass"], None),
-            Process("import torch", ["-c", "import torch"], None),
-            Process(WARM, step, Path(folder) / "kept"),
-            Process(COLD, step, Path(folder) / "new", keep=False),
+            Process("import jax", ["-c", "import jax"]),
+            Process("and its devices", ["-c", "import jax; jax.devices()"]),
+            Process("python alone", ["-c", "pass"]),
+            Process("import torch", ["-c", "import torch"]),
+            FirstStep(WARM, step, Path(folder) / "kept", keep=True),
+            FirstStep(COLD, step, Path(folder) / "new", keep=False),
         ]
         lineup.enter([(process, None) for process in processes])
         return lineup.run()

@@ -1,6 +1,6 @@
 """Records as tables, for a screen and for a page."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from rich.table import Table as RichTable
 
 from benchmarks.peers import EVAL, MEMORY, OURS, PEERS, SAMPLE, TRAIN
 from benchmarks.records import GROWTH, LENGTHS, SEEDS, START
-from benchmarks.rounds import Spread, Summary, summarize
+from benchmarks.rounds import Spread, Summary, ratio, summarize
 from benchmarks.writing import many
 
 NONE = "–"
@@ -59,7 +59,7 @@ def tables_of(record: Mapping[str, Any]) -> list[Table]:
 
 def _contest(record: Mapping[str, Any]) -> list[Table]:
     """Returns the table of a training step, or of the evaluation of a batch."""
-    summaries = summarize(record["seconds"])
+    taken, summaries = record["seconds"], summarize(record["seconds"])
     floor = summaries.pop(record["floor"], None)
     memory = record.get("memory", {})
     head = ("", "ms", "quartiles", "× ours", "characters/s", "GFLOP/s")
@@ -73,7 +73,7 @@ def _contest(record: Mapping[str, Any]) -> list[Table]:
             f"{record['flops'] / seconds / 1e9:,.1f}",
         )
         if floor:
-            row = (*row, f"{100 * floor.seconds.median / seconds:.0f} %")
+            row = (*row, f"{100 * ratio(taken[record['floor']], taken[name]).median:.0f} %")
         rows.append((*row, *(_memory_cells(memory.get(name)) if memory else ())))
     if memory:
         head = (*head, *_MEMORY_HEAD)
@@ -93,9 +93,8 @@ _MEMORY_HEAD = ("peak MB, step", "peak MB, gradient")
 
 
 def _memory_cells(peaks: Mapping[str, int] | None) -> tuple[str, ...]:
-    if peaks is None:
-        return (NONE, NONE)
-    return tuple(f"{peaks[one] / 1e6:,.0f}" for one in ("training", "gradient"))
+    found = ((peaks or {}).get(one) for one in ("training", "gradient"))
+    return tuple(NONE if peak is None else f"{peak / 1e6:,.0f}" for peak in found)
 
 
 def _memory(record: Mapping[str, Any]) -> list[Table]:
@@ -106,27 +105,25 @@ def _memory(record: Mapping[str, Any]) -> list[Table]:
 
 
 def _writing(record: Mapping[str, Any]) -> list[Table]:
-    """Returns the table of samplers."""
-    summaries = summarize(record["seconds"])
+    """Returns the table of samplers; those of many texts are held to ours of as many."""
+    taken, summaries = record["seconds"], summarize(record["seconds"])
     floors = {1: record["floor"], record["many"]: record["floor_of_many"]}
     rows = []
     for name, summary in summaries.items():
-        texts = record["many"] if name.endswith(many("")) else 1
-        seconds, is_floor = summary.seconds, name in floors.values()
-        rate = texts / seconds.median
-        ours = summaries[OURS if texts == 1 else many(OURS)].seconds.median
-        share = seconds.median / summaries[floors[texts]].seconds.median
+        is_many = name.endswith(many("")) or name == record["floor_of_many"]
+        texts = record["many"] if is_many else 1
+        ours, floor = taken[many(OURS) if is_many else OURS], taken[floors[texts]]
         rows.append(
             (
                 _mark(name),
-                _spread(seconds, 1e6),
-                _spread_only(seconds, 1e6),
-                f"{rate:,.0f}",
-                NONE if is_floor else f"{ours / seconds.median:.3g}",
-                NONE if is_floor else f"{share:.1f}",
+                _spread(summary.seconds, 1e6),
+                _spread_only(summary.seconds, 1e6),
+                _times(ratio(taken[name], ours)),
+                f"{texts / summary.seconds.median:,.0f}",
+                NONE if name in floors.values() else f"{ratio(taken[name], floor).median:.3g}",
             )
         )
-    head = ("", "µs a step", "quartiles", "characters/s", "× our speed", "× the floor")
+    head = ("", "µs a step", "quartiles", "× ours", "characters/s", "× the floor")
     notes = (*_floors(record, summaries), *_notes(record, summaries))
     title = f"Sampling, {_title(record)}"
     return [Table(title=title, head=head, rows=tuple(rows), notes=notes)]
@@ -149,15 +146,15 @@ def _floors(record: Mapping[str, Any], summaries: Mapping[str, Summary]) -> tupl
 
 def _lengths(record: Mapping[str, Any]) -> list[Table]:
     """Returns the table of texts of different lengths."""
-    summaries = summarize(record["seconds"])
-    longest = list(summaries.values())[-1].seconds.median
+    taken, summaries = record["seconds"], summarize(record["seconds"])
+    longest = taken[next(reversed(taken))]
     rows = tuple(
         (
             name,
             _spread(summary.seconds, 1e6),
             _spread_only(summary.seconds, 1e6),
-            f"{summary.seconds.median / longest:.2f}",
-            f"{1e3 * (summary.seconds.median - longest) * int(name.replace(',', '')):.1f}",
+            _times(ratio(taken[name], longest)),
+            f"{1e3 * _more(taken[name], longest) * int(name.replace(',', '')):.1f}",
         )
         for name, summary in summaries.items()
     )
@@ -169,13 +166,13 @@ def _lengths(record: Mapping[str, Any]) -> list[Table]:
 def _start(record: Mapping[str, Any]) -> list[Table]:
     """Returns the table of processes."""
     summaries = summarize(record["seconds"])
-    first = next(iter(summaries.values())).seconds.median
+    taken, first = record["seconds"], next(iter(record["seconds"].values()))
     rows = tuple(
         (
             name,
             f"{summary.seconds.median:.2f}",
             f"{summary.seconds.low:.2f} – {summary.seconds.high:.2f}",
-            f"{summary.seconds.median - first:+.2f}",
+            f"{_more(taken[name], first):+.2f}",
         )
         for name, summary in summaries.items()
     )
@@ -192,7 +189,7 @@ def _seeds(record: Mapping[str, Any]) -> list[Table]:
             name,
             _spread(summary.seconds, 1e3 / num_runs),
             _spread_only(summary.seconds, 1e3 / num_runs),
-            f"{summary.ratio.median:.2f}",
+            _times(summary.ratio),
             f"{record['characters'] / summary.seconds.median:,.0f}",
         )
         for name, summary in summaries.items()
@@ -257,7 +254,19 @@ def _mark(name: str) -> str:
 
 def _time(summary: Summary) -> tuple[str, str, str]:
     seconds = summary.seconds
-    return _spread(seconds), _spread_only(seconds), f"{summary.ratio.median:.2f}"
+    return _spread(seconds), _spread_only(seconds), _times(summary.ratio)
+
+
+def _times(found: Spread) -> str:
+    """Returns a ratio with its quartiles, which is what tells two contenders apart."""
+    if found.low == found.high:  # Of what is held to itself.
+        return f"{found.median:.3g}"
+    return f"{found.median:.3g} ({found.low:.3g} – {found.high:.3g})"
+
+
+def _more(taken: Sequence[float], than: Sequence[float]) -> float:
+    """Returns how many seconds more some turns took than others of the same rounds."""
+    return Spread.of([one - other for one, other in zip(taken, than, strict=True)]).median
 
 
 def _spread(seconds: Spread, unit: float = 1e3) -> str:

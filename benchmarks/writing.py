@@ -7,8 +7,8 @@ import numpy as np
 
 from astra_jax.sampling.sampler import CHUNK
 from benchmarks import sampling
-from benchmarks.agreement import require_same_text
-from benchmarks.floor import MATMULS, MatmulFloor, MemoryFloor
+from benchmarks.agreement import require_same_texts
+from benchmarks.floor import PRODUCTS_FLOOR, MatmulFloor, MemoryFloor
 from benchmarks.lineup import Entry, Lineup, Rules
 from benchmarks.peers import OURS
 from benchmarks.rounds import Timed
@@ -22,7 +22,7 @@ MANY = 256
 CHECKED = 48
 """Characters of greedy text that samplers are held to."""
 
-PROMPT = (1, 2, 3)
+PROMPT = 3
 """Ids that every text begins with."""
 
 _MAKE: dict[str, Callable[[Setting], Write]] = {
@@ -42,14 +42,14 @@ def writing_contest(setting: Setting, rules: Rules) -> dict[str, Any]:
     Raises:
         DisagreementError: somebody writes another text than ours, where no draw decides.
     """
-    model, reference = setting.preset.model, list[np.ndarray]()
+    model, reference = setting.preset.model, dict[int, np.ndarray]()
     size = bytes_read_per_character(model, 2 if setting.precision == "bf16" else 4)
     products = products_of_a_character(model, MANY)
     with setting.arithmetic():
         lineup = Lineup(rules)
         lineup.enter_all(lambda name: _entries(name, setting, reference))
         floor = MemoryFloor(size, setting)
-        floor_of_many = MatmulFloor(products, setting, many(MATMULS))
+        floor_of_many = MatmulFloor(products, setting, many(PRODUCTS_FLOOR))
         lineup.enter([(floor, None), (floor_of_many, None)])
         record = lineup.run()
     return record | {
@@ -62,14 +62,20 @@ def writing_contest(setting: Setting, rules: Rules) -> dict[str, Any]:
     }
 
 
-def _entries(name: str, setting: Setting, reference: list[np.ndarray]) -> list[Entry]:
-    write = _MAKE[name](setting)
+def _entries(name: str, setting: Setting, reference: dict[int, np.ndarray]) -> list[Entry]:
+    write, vocab_size = _MAKE[name](setting), setting.preset.model.vocab_size
+
+    def entry(name: str, num: int) -> Entry:
+        least = CHUNK if name.startswith(OURS) else 16
+        prompt = prompts(num, vocab_size)
+        return Timed(name, lambda length: write(prompt, length, False), least), None
+
     if name == "notebook":  # It reads something else, so its text is another.
-        return [(_timed(name, write, 1), None)]
-    text = write(prompts(1), CHECKED, True)
-    reference.append(text)
-    require_same_text(name, reference[0], text)
-    return [(_timed(name, write, 1), None), (_timed(many(name), write, MANY), None)]
+        return [entry(name, 1)]
+    for num in (1, MANY):
+        texts = write(prompts(num, vocab_size), CHECKED, True)
+        require_same_texts(name, reference.setdefault(num, texts), texts)
+    return [entry(name, 1), entry(many(name), MANY)]
 
 
 def many(name: str) -> str:
@@ -77,11 +83,7 @@ def many(name: str) -> str:
     return f"{name}, {MANY} texts"
 
 
-def prompts(num: int) -> np.ndarray:
-    """Returns what so many texts begin with."""
-    return np.tile(np.array(PROMPT, np.int32), (num, 1))
-
-
-def _timed(name: str, write: Write, num: int) -> Timed:
-    least = CHUNK if name.startswith(OURS) else 16
-    return Timed(name, lambda length: write(prompts(num), length, False), least)
+def prompts(num: int, vocab_size: int) -> np.ndarray:
+    """Returns what so many texts begin with; each prompt is unlike those beside it."""
+    ids = np.arange(PROMPT) + np.arange(num)[:, None]
+    return (1 + ids % (vocab_size - 1)).astype(np.int32)

@@ -25,8 +25,6 @@ from astra_jax.presets import find_preset, override
 from benchmarks import peers, records
 from benchmarks.lineup import LIMIT_SECONDS, Rules
 from benchmarks.page import write_tables
-from benchmarks.peers import MEMORY
-from benchmarks.records import MEASUREMENTS
 from benchmarks.setting import Precision, Setting
 from benchmarks.tables import WIDTH, tables_of
 
@@ -101,18 +99,12 @@ def main(arguments: Arguments) -> None:
         return
     placement.split_cpu()
     setting = Setting(arguments.preset(), arguments.precision, arguments.devices, arguments.threads)
-    # Training steps come with their memory.
-    every = [what for what in MEASUREMENTS if what != MEMORY]
-    wanted = every if arguments.what == "all" else [arguments.what]
-    rules = {what: arguments.rules(what) for what in wanted}
-    kept = records.kept(arguments.json, wanted, setting) if arguments.json is not None else []
-    console, measured = Console(width=max(WIDTH, Console().width)), []
-    for what in wanted:
-        measured.append(records.measure(what, setting, rules[what]))
-        for table in tables_of(measured[-1]):
+    every = records.ALL if arguments.what == "all" else (arguments.what,)
+    wanted = {what: arguments.rules(what) for what in every}
+    console = Console(width=max(WIDTH, Console().width))
+    for record in records.measure_all(wanted, setting, arguments.json):
+        for table in tables_of(record):
             console.print(table.rich())
-        if arguments.json is not None:
-            records.write(arguments.json, kept + measured)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
@@ -50,7 +51,7 @@ from benchmarks.jax_peers import our_trainer
 from benchmarks.lineup import Rules
 from benchmarks.peers import EVAL, OURS, PEERS, SAMPLE, TRAIN, choose
 from benchmarks.rounds import Spread, Timed, run_rounds, summarize
-from benchmarks.setting import Setting
+from benchmarks.setting import Precision, Setting
 from benchmarks.time_limit import time_limit
 from benchmarks.work import Matmul, Work, bytes_read_per_character, products_of_a_character
 from tests.commands import call
@@ -200,16 +201,25 @@ def _without_bias(layer: GRULayer, inputs: Tensor) -> Tensor:
     return torch.nn.functional.linear(inputs, torch.cat(parts), bias)
 
 
+@pytest.mark.parametrize("precision", ["highest", "bf16"])
+@pytest.mark.parametrize("what", [TRAIN, EVAL])
 @pytest.mark.parametrize(
-    ("what", "name", "broken"),
-    [(TRAIN, "_project", _without_bias), (EVAL, "_recur", _reset_after)],
+    ("name", "broken"),
+    [("_project", _without_bias), ("_recur", _reset_after)],
     ids=["bias", "reset gate"],
 )
 def test_a_contender_that_computes_something_else_is_no_contender(
-    setting: Setting, monkeypatch: pytest.MonkeyPatch, what: str, name: str, broken: object
+    setting: Setting,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    name: str,
+    broken: object,
+    precision: Precision,
 ):
+    setting = dataclasses.replace(setting, precision=precision)
+    contest.contest(what, setting, rules(OURS, "torch-hoisted", repeats=1))
     monkeypatch.setattr(torch_peers, name, broken)
-    with pytest.raises(DisagreementError, match="torch-hoisted does not compute"):
+    with pytest.raises(DisagreementError, match="torch-hoisted"):
         contest.contest(what, setting, rules(OURS, "torch-hoisted"))
 
 
@@ -221,10 +231,13 @@ def test_a_sampler_that_forgets_its_state_is_no_contender(
     assert record["many"] == 3
     assert len(record["seconds"]) == 7
     (table,) = tables.tables_of(record | {"what": SAMPLE, **described(setting)})
-    taken = {name: Spread.of(times).median for name, times in record["seconds"].items()}
     for least, texts in (("floor", ""), ("floor_of_many", ", 3 texts")):
         row = next(row for row in table.rows if row[0] == f"{OURS}{texts}")
-        assert row[-2:] == ("1", f"{taken[OURS + texts] / taken[record[least]]:.1f}")
+        assert row[3] == "1"
+        paired = zip(
+            *(record["seconds"][one] for one in (OURS + texts, record[least])), strict=True
+        )
+        assert row[-1] == f"{Spread.of([ours / floor for ours, floor in paired]).median:.3g}"
     monkeypatch.setitem(writing._MAKE, "torch-stateful", sampling.notebook)
     with pytest.raises(DisagreementError, match="torch-stateful does not write"):
         writing.writing_contest(setting, rules(OURS, "torch-stateful"))
@@ -270,8 +283,10 @@ def test_texts_of_each_length_are_timed_unless_they_take_too_long(
     record = lengths.lengths_contest(setting, rules(OURS), [4, 8])
     (table,) = tables.tables_of(record | {"what": "length", **described(setting)})
     assert [row[0] for row in table.rows] == ["4", "8"]
-    short, long = (Spread.of(record["seconds"][name]).median for name in "48")
-    assert table.rows[0][3:] == (f"{short / long:.2f}", f"{1e3 * 4 * (short - long):.1f}")
+    pairs = list(zip(*(record["seconds"][name] for name in "48"), strict=True))
+    more = Spread.of([short - long for short, long in pairs]).median
+    assert table.rows[0][3].startswith(f"{Spread.of([a / b for a, b in pairs]).median:.3g} (")
+    assert table.rows[0][4] == f"{1e3 * 4 * more:.1f}"
     monkeypatch.setattr(lengths, "LONGEST_SECONDS", 0.0)
     assert list(lengths.lengths_contest(setting, rules(OURS), [4, 8])["seconds"]) == ["4"]
 
@@ -332,7 +347,7 @@ def test_tables_are_made_of_records_and_leave_the_text_around_them(
     short = next(line for line in text.splitlines() if line.startswith("| [tiny](tiny.json) |"))
     assert short.startswith(f"| [tiny](tiny.json) | highest | {1000 * ours:.4g} | ")
     row = next(line for line in text.splitlines() if line.startswith("| ours |"))
-    for cell in (f"{1000 * ours:.4g}", "1.00", f"{24 / ours:,.0f}", "3", "2"):
+    for cell in (f"{1000 * ours:.4g}", "1", f"{24 / ours:,.0f}", "3", "2"):
         assert f"| {cell} |" in row
     assert "| torch-gru ¹ |" in text
     assert (tmp_path / "tiny-growth.png").read_bytes().startswith(b"\x89PNG")
@@ -341,22 +356,28 @@ def test_tables_are_made_of_records_and_leave_the_text_around_them(
 
 
 def test_tables_of_a_record_say_what_it_says(setting: Setting):
-    seconds = {OURS: [0.5], "torch-hoisted": [1.0], "least": [0.25]}
+    drift = np.array([1.0, 2.0, 4.0])  # Of the machine, from round to round.
+    seconds = {
+        OURS: list(0.5 * drift),
+        "torch-hoisted": list(drift * [2.0, 2.5, 3.0]),
+        "least": list(drift * [0.5, 0.25, 0.25]),
+    }
     record = dict(seconds=seconds, floor="least", characters=24, flops=4_000_000_000)
     (table,) = tables.tables_of(record | described(setting) | {"what": TRAIN})
     ours, other, _ = (row[3:] for row in table.rows)
-    assert ours == ("1.00", "48", "8.0", "50 %")
-    assert other == ("2.00", "24", "4.0", "25 %")
+    assert ours == ("1", "24", "4.0", "50 %")
+    assert other == ("5 (4.5 – 5.5)", "5", "0.8", "10 %")
     one = {OURS: [2e-6], "notebook": [8e-6], "memory": [1e-6]}
     together = {"products": [1e-5], writing.many(OURS): [2e-5], writing.many("notebook"): [5e-5]}
     floors = dict(floor="memory", floor_of_many="products", many=writing.MANY)
     record = floors | dict(seconds=one | together, flops=4_000_000, bytes=5_000)
     (table,) = tables.tables_of(record | described(setting) | {"what": SAMPLE})
     rows = {row[0]: row[3:] for row in table.rows}
-    assert rows[OURS] == ("500,000", "1", "2.0")
-    assert rows["notebook"] == ("125,000", "0.25", "8.0")
-    assert rows[writing.many(OURS)] == ("12,800,000", "1", "2.0")
-    assert rows[writing.many("notebook")] == ("5,120,000", "0.4", "5.0")
+    assert rows[OURS] == ("1", "500,000", "2")
+    assert rows["notebook"] == ("4", "125,000", "8")
+    assert rows[writing.many(OURS)] == ("1", "12,800,000", "2")
+    assert rows[writing.many("notebook")] == ("2.5", "5,120,000", "5")
+    assert rows["products"] == ("0.5", "25,600,000", tables.NONE)
     assert "0.01 MB of weights, read once a step at the 5.0 GB/s" in table.notes[0]
     assert "4.0 MFLOP of products a step at the 400 GFLOP/s" in table.notes[0]
 
@@ -387,19 +408,27 @@ def test_what_a_file_holds_of_the_same_model_and_machine_stays_and_no_other_is_o
     setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     path = tmp_path / "tiny.json"
-    assert records.kept(path, [TRAIN], setting) == []
+    assert records.read_same(path, setting) == {}
     made = [{"what": what} | described(setting) for what in (SAMPLE, TRAIN)]
     records.write(path, made)
-    assert records.kept(path, [TRAIN], setting) == made[:1]
-    assert [record["what"] for record in json.loads(path.read_text())["records"]] == [TRAIN, SAMPLE]
+    assert list(records.read_same(path, setting).values()) == made[::-1]
+    taken = [{"new": True}, KeyboardInterrupt]
+    monkeypatch.setitem(records.MEASUREMENTS, EVAL, mock.Mock(side_effect=taken))
+    monkeypatch.setitem(records.MEASUREMENTS, SAMPLE, mock.Mock(side_effect=taken[1:]))
+    # What is not measured anew stays, also if what would have taken its place is interrupted.
+    with pytest.raises(KeyboardInterrupt):
+        list(records.measure_all(dict.fromkeys([EVAL, SAMPLE], rules(OURS)), setting, path))
+    found = records.read_same(path, setting)
+    assert list(found) == [TRAIN, EVAL, SAMPLE]
+    assert (found[EVAL]["new"], found[SAMPLE]) == (True, made[0])
     with pytest.raises(InputError, match=r"measured otherwise \(preset, precision\)"):
-        records.kept(path, [TRAIN], dataclasses.replace(setting, precision="bf16"))
+        records.read_same(path, dataclasses.replace(setting, precision="bf16"))
     monkeypatch.setattr(records, "vector_instructions", lambda: "another")
     with pytest.raises(InputError, match=r"measured otherwise \(vector_instructions\)"):
-        records.kept(path, [TRAIN], setting)
+        records.read_same(path, setting)
     path.write_text("{}")
     with pytest.raises(InputError, match="is no record of benchmarks"):
-        records.kept(path, [TRAIN], setting)
+        records.read_same(path, setting)
 
 
 def test_unknown_peers_are_one_line_that_lists_the_known():

@@ -94,3 +94,11 @@ def test_every_type_begins_with_the_same_weights(dtype: DtypeName):
     assert difference < (5e-2 if dtype == "bfloat16" else 1e-5)
     if dtype != "float32":
         assert difference > 0
+
+
+def test_bfloat16_rounds_what_is_multiplied_and_no_bias():
+    model = new_model(TINY, "bfloat16")
+    assert model.head.bias is not None
+    model.head.kernel[...] = jnp.zeros_like(model.head.kernel[...])
+    logits = model.logits(jnp.ones((2, 7)))
+    np.testing.assert_array_equal(logits, np.broadcast_to(model.head.bias[...], (2, 11)))
