@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -169,10 +170,9 @@ class GRULanguageModel(nnx.Module):
         return jnp.zeros(shape, self.embedding.param_dtype)
 
 
-def _only_operands(
-    arrays: tuple[Array, Array, Array], *, dtype: DTypeLike
-) -> tuple[Array, Array, Array]:
+def _only_operands(arrays: Any, *, dtype: Any = None, inexact: bool = True) -> Any:
     """Casts what a layer multiplies. Flax would round its bias too, which is added to the sum."""
+    del inexact  # There are no whole numbers here.
     inputs, kernel, bias = arrays
     return inputs.astype(dtype), kernel.astype(dtype), bias
 

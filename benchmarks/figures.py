@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from astra_jax.report.charts import PALETTE
-from astra_jax.storage.atomic import replacing
+from astra_jax.report.figures import save_figure
 
 _NAMES = {"B": "batch B", "T": "time T", "H": "width H", "L": "layers L"}
 
@@ -37,6 +37,4 @@ def draw_growth(record: Mapping[str, Any], path: Path) -> Path:
     panels[0][0].set_ylabel("µs a character of a training step")
     base = ", ".join(f"{letter} = {size}" for letter, size in record["base"].items())
     figure.suptitle(f"One size grows, the others stay at {base}")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
-    return path
+    return save_figure(figure, path)

@@ -7,6 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from astra_jax.report.markdown import markdown_table
 from benchmarks.peers import EVAL, MEMORY, OURS, PEERS, SAMPLE, TRAIN
 from benchmarks.records import GROWTH, LENGTHS, SEEDS, START
 from benchmarks.rounds import Spread, Summary, ratio, summarize
@@ -36,8 +37,7 @@ class Table:
 
     def markdown(self) -> str:
         """Returns it as Markdown."""
-        lines = [self.head, ("---", *("---:" for _ in self.head[1:])), *self.rows]
-        body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        body = markdown_table(self.head, self.rows)
         return "\n\n".join([f"**{self.title}**", body, *self.notes])
 
     def rich(self) -> RichTable:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from astra_jax.presets import NOTEBOOK, TUNED
 from study.outcomes import Outcome, number_at
+from study.verdicts import student
 
 GOAL_NATS = 0.05
-"""By how much the tuned recipe is to lower the loss over the whole validation part."""
+"""By how much the tuned recipe is to lower the loss that models are compared by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +45,15 @@ class Contrast:
         return statistics.stdev(self.gains) / math.sqrt(len(self.gains))
 
     @property
-    def is_enough(self) -> bool:
-        """Whether the goal is reached."""
-        return self.gain >= GOAL_NATS
+    def is_enough(self) -> bool | None:
+        """Whether the goal is reached; None where the interval of the gain has it inside.
+
+        Student's, mean ± t · error. A single seed has none, and so leaves it open.
+        """
+        if self.error is None:
+            return None
+        margin, half = self.gain - GOAL_NATS, student(len(self.gains)) * self.error
+        return None if abs(margin) < half else margin >= 0
 
 
 def pairs_of(outcomes: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
@@ -64,7 +71,7 @@ def pairs_of(outcomes: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
 
 
 def contrasts_of(notebook: Outcome, tuned: Outcome) -> list[Contrast]:
-    """Returns a contrast of each loss that both have over the whole validation part."""
+    """Returns a contrast of each loss that both have; the first is what models are compared by."""
     contrasts = []
     for measure in notebook.measures:
         path = measure, "loss_nats"

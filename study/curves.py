@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from astra_jax.published import PUBLISHED_LOSSES
 from astra_jax.report.charts import PALETTE, TRAIN, VALIDATION
+from astra_jax.report.figures import save_figure
 from astra_jax.runs.metrics import EpochMetrics
 from study.outcomes import Outcome
 from study.panels import (
@@ -20,7 +21,6 @@ from study.panels import (
     is_notebook,
     line_of,
     make_panels,
-    save,
     scale_by_powers,
     write_key,
     write_legend,
@@ -53,7 +53,7 @@ def draw_curves(outcomes: Sequence[Outcome], path: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[0][0].set_ylabel("loss (nats per character)")
     write_legend(figure)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_range(axes: Axes, outcome: Outcome, value: Value, color: int, label: str) -> None:
@@ -104,7 +104,7 @@ def draw_scaling(rows: Sequence[Sequence[Outcome]], path: Path) -> None:
     known = [outcome for found in rows for outcome in found]
     last, lowest = ({"marker": "o", "mfc": fill} for fill in (GREY, "none"))
     write_key(figure, known, {"after the last epoch": last, "at its lowest": lowest | {"ms": 9}})
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_sizes(axes: Axes, outcome: Outcome) -> None:
@@ -164,7 +164,7 @@ def draw_overfitting(rows: Sequence[Sequence[Outcome]], path: Path) -> None:
     if any(outcome.is_published_setup for outcome in known):
         marks["published"] = PUBLISHED_LOOK
     write_key(figure, known, marks)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_gap(axes: Axes, outcome: Outcome) -> None:

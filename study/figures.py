@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from astra_jax.report.charts import PALETTE, TRAIN, VALIDATION
+from astra_jax.report.figures import save_figure
 from study.curves import draw_curves, draw_overfitting, draw_scaling
 from study.outcomes import Outcome
 from study.panels import (
@@ -16,7 +17,6 @@ from study.panels import (
     by_dataset,
     is_notebook,
     make_panels,
-    save,
     write_legend,
 )
 from study.samplers import GREEDY, MEASURES, MODES, PUBLISHED, Written, find, written_by
@@ -81,7 +81,7 @@ def draw_verdicts(outcomes: Sequence[Outcome], path: Path) -> None:
         most = max(_extent(verdict) for verdict in shown if verdict.quantity == quantity)
         panels[row][0].set_ylim(-1.2 * most, 1.2 * most)
     write_legend(figure)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _extent(verdict: Verdict) -> float:
@@ -128,7 +128,7 @@ def draw_samplers(rows: Sequence[Sequence[Outcome]], path: Path) -> None:
             if not name.endswith("nats_per_char"):
                 axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     write_legend(figure)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_samplers(axes: Axes, place: int, written: list[Written], name: str) -> None:

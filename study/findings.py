@@ -34,7 +34,7 @@ def verdicts(outcome: Outcome, *, short: bool = False) -> str:
         outcome: our runs of it.
         short: whether the differences are left out.
     """
-    tallies, number = tallies_of(verdicts_of(outcome)), len(outcome.records)
+    tallies, number = tallies_of(verdicts_of(outcome)), len(outcome.furthest)
     if not tallies:
         return ""
     if number < 2:
@@ -58,8 +58,8 @@ def verdicts(outcome: Outcome, *, short: bool = False) -> str:
 def _tally(tally: Tally) -> str:
     far = tally.farthest
     told = (
-        f"the {_LOSSES[tally.quantity]} losses are {_signed(tally.mean_difference)} ours on "
-        f"average, {abs(far.difference):.4f} off at most (epoch {far.epoch})"
+        f"the published {_LOSSES[tally.quantity]} losses are {_signed(tally.mean_difference)} ours "
+        f"on average, {abs(far.difference):.4f} off at most (epoch {far.epoch})"
     )
     batches = [
         abs(verdict.difference) <= verdict.batch_half_width
@@ -75,6 +75,8 @@ def _tally(tally: Tally) -> str:
 
 
 def _signed(nats: float) -> str:
+    if not round(nats, 4):
+        return "equal to"
     return f"{abs(nats):.4f} nats {'above' if nats > 0 else 'below'}"
 
 
@@ -111,12 +113,12 @@ def samplers(outcome: Outcome) -> str:
     if carried is None or lost is None:
         return ""
     names = [name for name in carried.measures if name in lost.measures]
-    told = []
+    letter, told = "letter after the first" if outcome.is_words else "character", []
     for name in names:
         before, after = carried.measures[name].mean, lost.measures[name].mean
         if name.endswith("nats_per_char"):
             told.append(
-                f"the network itself has a loss of {after:.2f} nats a character on what it writes "
+                f"the network itself has a loss of {after:.2f} nats a {letter} on what it writes "
                 f"without its state, of {before:.2f} with"
             )
         elif name == "known_words":
@@ -126,7 +128,7 @@ def samplers(outcome: Outcome) -> str:
     if greedy is not None and "repetition" in greedy.measures:
         share = greedy.measures["repetition"].mean
         told.append(f"greedily and without, {share:.0%} of what it writes stands there before")
-    return f"**{outcome.title}**: {'; '.join(told)}."
+    return f"**{outcome.title}**: {'; '.join(told)}." if told else ""
 
 
 def overfitting(outcome: Outcome) -> str:
@@ -142,9 +144,8 @@ def overfitting(outcome: Outcome) -> str:
             (last, lambda line: line.train_loss_nats),
         )
     )
-    so_far = "" if outcome.is_complete else f" (of {outcome.epochs_planned}, as far as it has come)"
-    at_end = f"epoch {last}{so_far}"
-    if best == last:
+    at_end = f"epoch {last}{_so_far(outcome)}"
+    if best == last or not round(end - low, 4):
         told = f"does not overfit: its validation loss is at its lowest, {low:.4f}, at {at_end}"
     else:
         name = "overfits" if end - low > RISE_NATS else "does not overfit"
@@ -152,6 +153,12 @@ def overfitting(outcome: Outcome) -> str:
         told = f"{name}: its validation loss is lowest at epoch {best} with {low:.4f}, {rise}"
     gap = f"{abs(end - train):.3f} nats {'above' if end > train else 'below'} training"
     return f"**{outcome.title}** {told}, {gap} there."
+
+
+def _so_far(outcome: Outcome) -> str:
+    if outcome.is_complete:
+        return ""
+    return f" (of {outcome.epochs_planned}, as far as it has come)"
 
 
 def scaling(outcomes: Sequence[Outcome]) -> list[str]:
@@ -165,10 +172,16 @@ def scaling(outcomes: Sequence[Outcome]) -> list[str]:
         change = "lower" if after < before else "higher"
         sentences.append(
             f"With {larger.parameters / smaller.parameters:.1f} times the parameters of "
-            f"{smaller.title}, {larger.title} is {abs(after - before):.3f} nats {change} where "
-            "either is at its lowest."
+            f"{smaller.title}{_stands(smaller)}, {larger.title}{_stands(larger)} is "
+            f"{abs(after - before):.3f} nats {change} where either is at its lowest."
         )
     return sentences
+
+
+def _stands(outcome: Outcome) -> str:
+    if outcome.is_complete:
+        return ""
+    return f" after {len(outcome.epochs)} of {outcome.epochs_planned} epochs"
 
 
 def tuned(notebook: Outcome, outcome: Outcome) -> str:
@@ -181,12 +194,24 @@ def tuned(notebook: Outcome, outcome: Outcome) -> str:
     before, after = (each.furthest[0].training_chars for each in (notebook, outcome))
     chars = "as many" if after == before else "fewer" if after < before else "**more**"
     told = ", ".join(_gain(notebook, contrast) for contrast in contrasts)
-    reached = sum(contrast.is_enough for contrast in contrasts)
-    goal = "in all of them" if reached == len(contrasts) else f"in {reached} of {len(contrasts)}"
     return (
-        f"**{notebook.title}**, {parameters} parameters, {chars} characters trained on: {told}. "
-        f"The goal of {GOAL_NATS} nats is reached {goal}.{_against_the_lowest(notebook, outcome)}"
+        f"**{notebook.title}**, {_seeds(contrasts[0])}, {parameters} parameters, {chars} "
+        f"characters trained on: {told}. {_goal(contrasts[0])}"
+        f"{_against_the_lowest(notebook, outcome)}"
     )
+
+
+def _goal(contrast: Contrast) -> str:
+    """Returns whether the loss that models are compared by is lower by the goal."""
+    if contrast.is_enough is None:
+        leave = "leaves" if len(contrast.gains) == 1 else "leave"
+        return f"Whether the goal of {GOAL_NATS} nats is reached, {_seeds(contrast)} {leave} open."
+    return f"The goal of {GOAL_NATS} nats is {'reached' if contrast.is_enough else 'missed'}."
+
+
+def _seeds(contrast: Contrast) -> str:
+    number = len(contrast.gains)
+    return "one seed" if number == 1 else f"{number} seeds"
 
 
 def _against_the_lowest(notebook: Outcome, tuned: Outcome) -> str:
@@ -217,7 +242,7 @@ def _all_tuned(outcomes: Sequence[Outcome]) -> str:
 
 def _gain(notebook: Outcome, contrast: Contrast) -> str:
     error = "" if contrast.error is None else f" ± {contrast.error:.4f}"
-    change = "lower" if contrast.gain > 0 else "higher"
+    change = "lower" if contrast.gain >= 0 else "higher"
     measure = notebook.measures[contrast.measure]
     return f"{abs(contrast.gain):.4f}{error} nats {change} ({measure})"
 

@@ -26,10 +26,12 @@ from astra_jax.experiments import lifecycle
 from astra_jax.machine.environment import describe_environment
 from astra_jax.model import GRULanguageModel
 from astra_jax.presets import PRESETS, override
+from astra_jax.report.figures import save_figure
+from astra_jax.report.markdown import markdown_table
 from astra_jax.runs.folder import CONFIG, Run
 from astra_jax.sampling.strategies import Temperature
 from astra_jax.sampling.writing import Writer
-from astra_jax.storage.atomic import replacing, write_text
+from astra_jax.storage.atomic import write_text
 from astra_jax.storage.marked_pages import BEGIN, fill_in
 from astra_jax.training.fitting import fit
 from astra_jax.training.progress import Progress
@@ -232,12 +234,12 @@ def table(record: dict[str, Any]) -> str:
         f"distance of first letters, {NUM_NAMES:,} generated names": ("distance", "{:.3f}"),
     }
     settings = record["settings"]
-    lines = [f"| | {' | '.join(settings)} |", "|---" * (len(settings) + 1) + "|"]
+    lines = []
     for title, (field, form) in rows.items():
         values = [values[field] for values in settings.values()]
-        cells = ["–" if value is None else form.format(value) for value in values]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        cells = ("–" if value is None else form.format(value) for value in values)
+        lines.append((title, *cells))
+    return markdown_table(("", *settings), lines)
 
 
 def _draw_first_letters(shares: dict[str, dict[str, float]], path: Path) -> Path:
@@ -258,6 +260,4 @@ def _draw_first_letters(shares: dict[str, dict[str, float]], path: Path) -> Path
     axes.set(ylabel="share of names", title="First letters")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
-    return path
+    return save_figure(figure, path)

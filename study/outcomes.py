@@ -73,25 +73,27 @@ class Outcome:
 
     @property
     def epochs(self) -> list[int]:
-        """The epochs that a run has done."""
-        return sorted({line.epoch for record in self.records for line in record.epochs})
+        """The epochs that the runs have done that are furthest.
+
+        Others count nowhere: were a mean of other runs at one epoch than at the next, it could
+        rise or fall though no run does.
+        """
+        return [line.epoch for line in self.furthest[0].epochs]
 
     def lines(self, epoch: int) -> list[EpochMetrics]:
-        """Returns what the runs told that have done an epoch."""
-        return [record.epochs[epoch - 1] for record in self.records if len(record.epochs) >= epoch]
+        """Returns what the runs that are furthest told of an epoch."""
+        return [record.epochs[epoch - 1] for record in self.furthest]
 
     def of_epoch(self, epoch: int, value: Callable[[EpochMetrics], float]) -> Spread:
-        """Returns a value over the runs that have done an epoch."""
+        """Returns a value over the runs that are furthest."""
         return Spread.of([value(line) for line in self.lines(epoch)])
 
     def seconds(self, epoch: int) -> float:
-        """Returns what an epoch's training took of its machine, the mean over the runs."""
-        shares = [
+        """Returns what an epoch's training took of its machine, the mean over these runs."""
+        return statistics.fmean(
             record.epochs[epoch - 1].train_seconds / record.runs_together[epoch - 1]
-            for record in self.records
-            if len(record.epochs) >= epoch
-        ]
-        return statistics.fmean(shares)
+            for record in self.furthest
+        )
 
     @property
     def best_epoch(self) -> int:

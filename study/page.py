@@ -17,11 +17,12 @@ from study.panels import by_dataset, is_notebook
 from study.plan import choose, presets_of
 from study.records import FOLDER, read_all
 from study.samplers import written_by
+from study.search_log import LOG
 from study.summary import summary_of
 from study.verdicts import verdicts_of
 
-README, SUMMARY, LOG = "README.md", "summary.json", "log.md"
-"""The page, the numbers that its sentences and tables are made of, and the search's log."""
+README, SUMMARY = "README.md", "summary.json"
+"""The page, and the numbers that its sentences and tables are made of."""
 
 _TEMPLATE = Path(__file__).with_name("page.md")
 

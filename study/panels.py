@@ -1,7 +1,6 @@
 """What the study's figures have in common: panels, colours, legends, files."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -11,7 +10,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from astra_jax.presets import NOTEBOOK
 from astra_jax.report.charts import PALETTE
-from astra_jax.storage.atomic import replacing
 from study.outcomes import Outcome
 
 MODELS = {"alpha": "α", "beta": "β", "gamma": "γ"}
@@ -19,8 +17,6 @@ MODELS = {"alpha": "α", "beta": "β", "gamma": "γ"}
 
 BAND = 0.18
 """Opacity of the range of the seeds."""
-
-DPI = 150
 
 GREY = "0.35"
 PUBLISHED_LOOK: dict[str, Any] = {"linestyle": "", "marker": "o", "ms": 4.5, "mfc": "none"}
@@ -111,10 +107,3 @@ def _place(figure: Figure, handles: list[Any], labels: list[str], *, inches: flo
     """Writes a legend above all panels, with as many columns of a width as fit."""
     columns = max(1, min(len(labels), int(figure.get_figwidth() / inches)))
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Writes the file."""
-    with replacing(path) as temporary:
-        # No version or time in it: the same numbers make the same bytes.
-        figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})

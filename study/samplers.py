@@ -1,5 +1,6 @@
 """What the runs of a model write with their state carried and without, taken together."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,12 +40,15 @@ class Written:
         mode: whether the state is carried; `reference` of real text.
         strategy: how characters are picked; empty of real text.
         measures: over the runs, by their names in `MEASURES`; those that are known.
+        errors: standard errors of these means, where they are known: of several runs by how they
+            differ, of a single one by how its texts do.
         text: of the first run.
     """
 
     mode: str
     strategy: str
     measures: dict[str, Spread]
+    errors: dict[str, float]
     text: str
 
 
@@ -63,7 +67,8 @@ def written_by(outcome: Outcome) -> list[Written]:
         Written(
             mode=mode,
             strategy=strategy,
-            measures=_measures(found, MEASURES[outcome.is_words]),
+            measures=(measures := _measures(found, MEASURES[outcome.is_words])),
+            errors=_errors(found, measures),
             text=str(found[0][1].get("text", "")),
         )
         for (mode, strategy), found in grouped.items()
@@ -99,3 +104,15 @@ def _measures(
         if known := [number for number in numbers if number is not None]:
             measures[name] = Spread.of(known)
     return measures
+
+
+def _errors(
+    found: list[tuple[RunRecord, dict[str, Any]]], measures: dict[str, Spread]
+) -> dict[str, float]:
+    if len(found) > 1:
+        return {name: spread.std / math.sqrt(len(found)) for name, spread in measures.items()}
+    ((record, values),) = found
+    # A word is distinct by those before it, so the words of one run have no scatter of their own.
+    names = [name for name in measures if name != "distinct"]
+    numbers = {name: number_at(record, values, (name, "error")) for name in names}
+    return {name: number for name, number in numbers.items() if number is not None}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from astra_jax.presets import PRESETS, TUNED_FIELDS
+from astra_jax.report.markdown import markdown_table
 from astra_jax.storage.atomic import write_text
 from study.search import FOLDER, Search, read_trials
 from study.trials import SEARCHES
@@ -34,17 +35,21 @@ def write_log(out: Path) -> list[Path]:
     Raises:
         InputError: the results of a search are damaged.
     """
-    found = [(search, read_trials(out, search)) for search in SEARCHES]
-    sections = [_section(search, trials) for search, trials in found if trials]
+    found = [(search, _done(search, read_trials(out, search))) for search in SEARCHES]
+    sections = [_section(search, rows) for search, rows in found if rows]
     if not sections:
         return []
     write_text(out / LOG, "\n".join([_INTRODUCTION, *sections]))
     return [out / LOG]
 
 
-def _section(search: Search, trials: Mapping[str, dict[str, Any]]) -> str:
+def _done(search: Search, trials: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the results of those trials that are still in the search."""
+    return [trials[trial.name] for trial in search.trials if trial.name in trials]
+
+
+def _section(search: Search, rows: Sequence[dict[str, Any]]) -> str:
     preset = PRESETS[search.dataset, search.model]
-    rows = [trials[trial.name] for trial in search.trials if trial.name in trials]
     length = (
         ""
         if search.epochs == preset.train.epochs
@@ -59,18 +64,18 @@ def _section(search: Search, trials: Mapping[str, dict[str, Any]]) -> str:
             "",
             f"Losses in nats, from [{search.name}.json]({path}).{length}{open_}",
             "",
-            *_table(rows, TUNED_FIELDS[search.dataset, search.model]),
+            _table(rows, TUNED_FIELDS[search.dataset, search.model]),
             "",
         ]
     )
 
 
-def _table(rows: Sequence[dict[str, Any]], tuned: Mapping[str, Any]) -> list[str]:
+def _table(rows: Sequence[dict[str, Any]], tuned: Mapping[str, Any]) -> str:
     """Returns the trials as a table in Markdown; that of the tuned recipe is bold."""
     names = [name for name in ("windows_128", "carried", "all") if name in rows[0]["development"]]
     titles = {"windows_128": "128 characters", "carried": "state carried", "all": "every letter"}
     head = ["changed", "hoped for", "train", *(titles[name] for name in names), "difference"]
-    lines = [f"| {' | '.join(head)} |", "|---|---|" + "---:|" * (len(head) - 2)]
+    lines = []
     base = rows[0]["development"][names[0]]["loss_nats"] if not rows[0]["changes"] else None
     for row in rows:
         losses = [row["development"][name]["loss_nats"] for name in names]
@@ -79,8 +84,8 @@ def _table(rows: Sequence[dict[str, Any]], tuned: Mapping[str, Any]) -> list[str
         cells += [*(f"{loss:.4f}" for loss in losses), difference]
         if row["changes"] == dict(tuned):
             cells[0] = f"**{cells[0]}: the tuned recipe**"
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        lines.append(cells)
+    return markdown_table(head, lines, words=2)
 
 
 def _changes(changes: Mapping[str, Any]) -> str:

@@ -1,8 +1,9 @@
 """What the study's tables have in them, as Markdown."""
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from astra_jax.report.markdown import markdown_table
 from astra_jax.runs.metrics import Spread
 from astra_jax.units import duration
 from study.contrasts import GOAL_NATS, contrasts_of
@@ -12,12 +13,6 @@ from study.samplers import GREEDY, MEASURES, MODES, Written, written_by
 from study.verdicts import Verdict, batch_std, tallies_of, verdicts_of
 
 NONE = "–"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a table; its first column says what a row is of, the others are numbers."""
-    lines = [head, ("---", *("---:" for _ in head[1:])), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def seeds(records: Sequence[RunRecord]) -> str:
@@ -61,7 +56,7 @@ def results(outcomes: Sequence[Outcome]) -> str:
                 seeds(furthest),
             )
         )
-    return table((*head, "seeds"), rows)
+    return markdown_table((*head, "seeds"), rows)
 
 
 def _epochs(outcome: Outcome) -> str:
@@ -84,10 +79,10 @@ def tallies(outcomes: Sequence[Outcome]) -> str:
                     _signed(tally.mean_difference),
                     f"{_signed(far.difference)} (epoch {far.epoch})",
                     inside,
-                    seeds(outcome.records),
+                    seeds(outcome.furthest),
                 )
             )
-    return table(head, rows)
+    return markdown_table(head, rows)
 
 
 def every_verdict(outcome: Outcome) -> str:
@@ -105,7 +100,7 @@ def every_verdict(outcome: Outcome) -> str:
         )
         for verdict in verdicts_of(outcome)
     ]
-    return table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _interval(verdict: Verdict) -> str:
@@ -147,7 +142,7 @@ def scatter(outcomes: Sequence[Outcome]) -> str:
                 seeds(outcome.furthest),
             )
         )
-    return table(head, rows)
+    return markdown_table(head, rows)
 
 
 def samplers(outcome: Outcome) -> str:
@@ -161,14 +156,16 @@ def samplers(outcome: Outcome) -> str:
         )
         for one in written_by(outcome)
     ]
-    return table((outcome.title, "", *measures.values()), rows)
+    return markdown_table((outcome.title, "", *measures.values()), rows)
 
 
 def _share(written: Written, name: str) -> str:
     spread = written.measures.get(name)
     if spread is None:
         return NONE
-    return f"{spread.mean:.3f}" if name.endswith("nats_per_char") else f"{spread.mean:.1%}"
+    form = ".3f" if name.endswith("nats_per_char") else ".1%"
+    error = written.errors.get(name)
+    return f"{spread.mean:{form}}" + ("" if error is None else f" ± {error:{form}}")
 
 
 def texts(outcome: Outcome) -> str:
@@ -178,8 +175,7 @@ def texts(outcome: Outcome) -> str:
     shown = [name for name in strategies if name == GREEDY or name.endswith("0.8")]
     head = (outcome.title, *MODES)
     rows = [(name, *(_cell(written.get((mode, name), "")) for mode in MODES)) for name in shown]
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return markdown_table(head, rows, words=len(head))
 
 
 def _cell(text: str) -> str:
@@ -196,7 +192,7 @@ def contrasts(pairs: Sequence[tuple[Outcome, Outcome]]) -> str:
     head = ("", "notebook", "tuned", "lower by", "standard error", "seeds", goal)
     rows = []
     for notebook, tuned in pairs:
-        for contrast in contrasts_of(notebook, tuned):
+        for place, contrast in enumerate(contrasts_of(notebook, tuned)):
             error = NONE if contrast.error is None else f"{contrast.error:.4f}"
             rows.append(
                 (
@@ -206,10 +202,13 @@ def contrasts(pairs: Sequence[tuple[Outcome, Outcome]]) -> str:
                     _signed(contrast.gain),
                     error,
                     str(len(contrast.gains)),
-                    "yes" if contrast.is_enough else "no",
+                    NONE if place else _GOAL[contrast.is_enough],
                 )
             )
-    return table(head, rows)
+    return markdown_table(head, rows)
+
+
+_GOAL = {True: "yes", False: "no", None: "open"}
 
 
 def machines(outcomes: Sequence[Outcome]) -> list[str]:

@@ -76,12 +76,17 @@ class Verdict:
         return NORMAL * self.batch_std * math.sqrt(1 + 1 / self.num_runs)
 
 
+def student(num_runs: int) -> float:
+    """Returns half of the interval of a mean of at least two runs, in its standard errors."""
+    return float(stdtrit(num_runs - 1, (1 + CONFIDENCE) / 2))
+
+
 def half_width(num_runs: int) -> float:
     """Returns half of the interval for one further run, in standard deviations s of at least two.
 
     Student's t: mean ± t · s · sqrt(1 + 1/n), s with n - 1 degrees of freedom.
     """
-    return float(stdtrit(num_runs - 1, (1 + CONFIDENCE) / 2)) * math.sqrt(1 + 1 / num_runs)
+    return student(num_runs) * math.sqrt(1 + 1 / num_runs)
 
 
 def verdicts_of(outcome: Outcome) -> list[Verdict]:

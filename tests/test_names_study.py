@@ -71,7 +71,7 @@ def test_table_has_a_column_for_each_setting_and_tells_what_there_is_none_of() -
     values = names_study.Measured(9, 2.0, 2.1, 2.2, 0.0, None, 2.0, 0.5, 0.25, {"a": 1.0})
     record = {"settings": dict.fromkeys(names_study.SETTINGS, dataclasses.asdict(values))}
     lines = names_study.table(record).splitlines()
-    assert lines[0] == "| | notebook | start token | dedupe | both |"
+    assert lines[0] == "|  | notebook | start token | dedupe | both |"
     assert {line.count("|") for line in lines} == {6}
     assert "| – | – | – | – |" in lines[4]
 

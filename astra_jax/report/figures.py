@@ -11,6 +11,9 @@ from astra_jax.report.charts import PALETTE, Chart, Series, loss_chart
 from astra_jax.runs.folder import LOSS_FIGURE, Run
 from astra_jax.storage.atomic import replacing
 
+DPI = 150
+"""Dots per inch of every figure."""
+
 
 def draw_losses(run: Run) -> Path:
     """Draws a run's losses over its epochs into its folder, and returns the file.
@@ -48,8 +51,15 @@ def draw_chart(chart: Chart, caption: str, path: Path) -> None:
             axes.set_ylim(bottom=0)
         if len(lines) > 1:
             axes.legend(lines, [series.label for series in chart.series], frameon=False)
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=150)
+        save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Writes a figure into a PNG file, replaced if it is there, and returns the file."""
+    with replacing(path) as temporary:
+        # No version or time in it: the same numbers make the same bytes.
+        figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
+    return path
 
 
 def _look(series: Series) -> dict[str, Any]:

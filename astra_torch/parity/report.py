@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from astra_jax.errors import InputError
-from astra_jax.storage.atomic import replacing
+from astra_jax.report.figures import save_figure
+from astra_jax.report.markdown import markdown_table
 from astra_jax.storage.marked_pages import fill_in
 from astra_torch.parity.certificate import DRAWN
 from astra_torch.parity.quantities import ParityDtype
@@ -82,9 +82,7 @@ def draw_drift(certificates: Certificates, path: Path) -> Path:
         figure.legend(
             *panels[1].get_legend_handles_labels(), loc="outside right upper", frameon=False
         )
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
-    return path
+    return save_figure(figure, path)
 
 
 def _finish(axes: Axes, title: str) -> None:
@@ -119,7 +117,7 @@ def _numbers_table(certificates: Certificates) -> str:
             )
     head = ("model", "level", "steps", "values compared", "float64: worst (bound 1e-12)")
     head = (*head, "float32: worst, of its bound", "float64: any one parameter", "verdict")
-    return _markdown(head, rows)
+    return markdown_table(head, rows, words=len(head))
 
 
 def _largest(report: dict[str, Any]) -> str:
@@ -156,7 +154,7 @@ def _texts_table(certificates: Certificates) -> str:
         for text in values["texts"]
     ]
     head = ("model", "sampler", "paths", "characters", "ties", "differing texts")
-    return _markdown(head, rows) if rows else ""
+    return markdown_table(head, rows, words=len(head)) if rows else ""
 
 
 def _kill_table(folder: Path) -> str:
@@ -169,7 +167,7 @@ def _kill_table(folder: Path) -> str:
         for fault in json.loads(path.read_text(encoding="utf-8"))["faults"]
     ]
     head = ("fault", "float64: level, quantity, × its bound", "float32")
-    return _markdown(head, rows)
+    return markdown_table(head, rows, words=len(head))
 
 
 def _found(found: dict[str, Any] | None) -> str:
@@ -178,9 +176,3 @@ def _found(found: dict[str, Any] | None) -> str:
     factor = found["factor"]
     times = "∞ ×" if factor == "inf" else f"{factor:.2g} ×"
     return f"{found['level']}: {found['check']}, {times}"
-
-
-def _markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    columns = list(head)
-    lines = [columns, ["---"] * len(columns), *map(list, rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
