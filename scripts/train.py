@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from jax.errors import JaxRuntimeError
 from tyro.conf import FlagConversionOff
 
 from astra_jax import cli
@@ -192,7 +193,12 @@ def main(arguments: Arguments) -> None:
     if arguments.tensorboard:
         require_tensorboard()
     arguments.join_processes()
-    options, quiet = arguments.fit_options(), arguments.quiet or not processes.is_primary()
+    with processes.all_or_none():
+        options = arguments.fit_options()
+    # Those that do something else would never meet the others.
+    task = bool(arguments.resume), arguments.seeds, arguments.summary, arguments.dry_run
+    processes.require_same("what is to be done", task)
+    quiet = arguments.quiet or not processes.is_primary()
     tell = cli.teller(quiet)
     if not arguments.no_compile_cache:
         tell(compile_cache.enable())
@@ -212,11 +218,14 @@ def main(arguments: Arguments) -> None:
         experiment = Experiment.begin(preset, *where, options, arguments.seeds)
         tell(_advice(experiment.runs[0].preset, experiment.splits[0]))
     processes.require_same("how it trains", options)
-    _train(experiment, arguments, quiet)
+    _train(experiment, arguments, options, quiet)
 
 
 def _rehearse(preset: Preset, arguments: Arguments, options: FitOptions) -> None:
-    prepared = lifecycle.prepare(preset, arguments.corpus, options, arguments.seeds)
+    with processes.all_or_none():
+        prepared = lifecycle.prepare(preset, arguments.corpus, options, arguments.seeds)
+    processes.require_same("recipe or corpus", (prepared.presets, prepared.corpus.sha256))
+    processes.require_same("how it trains", options)
     told = rehearse(prepared, options)
     if not processes.is_primary():
         return
@@ -238,7 +247,7 @@ def _progress(runs: Sequence[Run], quiet: bool, tensorboard: bool) -> Iterator[P
         yield Several(listeners)
 
 
-def _train(experiment: Experiment, arguments: Arguments, quiet: bool) -> None:
+def _train(experiment: Experiment, arguments: Arguments, options: FitOptions, quiet: bool) -> None:
     tell, training, runs = cli.teller(quiet), experiment.training, experiment.runs
     if not quiet:
         cli.say(f"{training.describe()}, into {training.folder}")
@@ -246,10 +255,13 @@ def _train(experiment: Experiment, arguments: Arguments, quiet: bool) -> None:
     tell(warning)
     try:
         with _progress(runs, quiet, arguments.tensorboard) as progress:
-            experiment.fit(progress, arguments.fit_options())
+            experiment.fit(progress, options)
     except (KeyboardInterrupt, StoppedError, OSError):
         cli.note(f"go on with: {arguments.go_on(training.folder)}")
         raise
+    except JaxRuntimeError as error:
+        cli.note(f"go on with: {arguments.go_on(training.folder)}")
+        processes.leave(error)
     for run in runs:
         write_samples(run)
     if processes.is_primary():

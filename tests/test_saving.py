@@ -11,6 +11,7 @@ from astra_jax.errors import StorageError
 from astra_jax.runs.checkpoints import Checkpoints
 from astra_jax.runs.folder import Run
 from astra_jax.runs.metrics import EpochMetrics, History
+from astra_jax.training import saving
 from astra_jax.training.saving import SavePolicy, Saver, Training
 from astra_jax.training.trainer import Trainer
 from tests.trainings import TEXT, Begin
@@ -54,6 +55,24 @@ def test_no_newest_checkpoint_is_begun_before_the_best_is_whole(
             saver.finish(line(epoch, 3.0 - epoch), training(run, history))
     assert begun == [
         (name, 7 * epoch, True) for epoch in (1, 2, 3) for name in ("checkpoints", "best")
+    ]
+
+
+def test_of_several_processes_only_one_folder_is_written_at_a_time(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Orbax's threads would take a meeting over one of them for that over the other."""
+    run, _ = begin(TEXT)
+    history = History().finish(line(1))
+    calls = mock.Mock()
+    monkeypatch.setattr(saving, "jax", mock.Mock(process_count=lambda: 2))
+    saver = Saver(run, SavePolicy())
+    saver._newest, saver._best = calls.newest, calls.best
+    saver.finish(line(1), training(run, history))
+    assert [name for name, *_ in calls.mock_calls][-3:] == [
+        "newest.save",
+        "newest.wait",
+        "best.save",
     ]
 
 

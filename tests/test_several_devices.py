@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -114,7 +115,7 @@ def test_eight_devices_train_as_one_does(train: Train, tmp_path: Path):
 
 
 def two_processes(
-    run: Run, out: Path, *flags_of_second: str, epochs: int = 3
+    run: Run, out: Path, *flags_of_second: str, epochs: int = 3, everyone: Sequence[str] = ()
 ) -> list[subprocess.Popen[str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -123,7 +124,7 @@ def two_processes(
     for number in ("0", "1"):
         flags = ["--coordinator", address, "--num-processes", "2", "--process-id", number]
         flags += ["--epochs", str(epochs), "--checkpoint-every", "1"]
-        flags += flags_of_second if number == "1" else ()
+        flags += [*everyone, *(flags_of_second if number == "1" else ())]
         environment = os.environ | {"XLA_FLAGS": ""}
         processes.append(
             subprocess.Popen(
@@ -148,14 +149,34 @@ def test_two_processes_train_as_one_stop_together_and_go_on_alone(train: Train, 
     assert_near(Run.open(out).metrics(), one.metrics())
 
 
-def test_what_one_process_is_refused_ends_both(train: Train):
+def test_what_one_process_is_refused_ends_both(train: Train, tmp_path: Path):
     one = train(PRESET, "one")
-    processes = two_processes(one, one.folder)
-    errors = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [2, 2], errors
-    said = [error.strip().splitlines()[-1] for error in errors]
-    assert "already holds a run" in said[0]
-    assert said[1] == "error: another process cannot go on, and has said why"
+    for who, out, flags, message in (
+        (0, one.folder, [], "already holds a run"),
+        (1, tmp_path / "new", ["--backend", "none"], "unknown --backend 'none'"),
+    ):
+        processes = two_processes(one, out, *flags)
+        errors = [process.communicate(timeout=120)[1] for process in processes]
+        assert [process.returncode for process in processes] == [2, 2], errors
+        said = [error.strip().splitlines()[-1] for error in errors]
+        assert message in said[who]
+        assert said[1 - who] == "error: another process cannot go on, and has said why"
+
+
+def test_a_process_whose_fellow_is_killed_ends_with_one_line(train: Train, tmp_path: Path):
+    out = tmp_path / "two"
+    flags = ["--steps-per-epoch", "1000", "--checkpoint-every", "1000000", "--epochs", "100"]
+    first, second = two_processes(train(PRESET, "one"), out, everyone=flags)
+    deadline = time.monotonic() + 60
+    while not (out / "best" / "1000").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.5)  # By then both are in the midst of the second epoch.
+    second.kill()
+    error = first.communicate(timeout=60)[1]
+    assert first.returncode == 2, error
+    assert "another process has ended, or cannot be reached" in error.splitlines()[-1]
+    assert "Traceback" not in error
+    second.communicate()
 
 
 @pytest.mark.parametrize(
@@ -163,8 +184,10 @@ def test_what_one_process_is_refused_ends_both(train: Train):
     [
         (["--learning-rate", "0.1"], "recipe or corpus of process 1 is not that of process 0"),
         (["--checkpoint-every", "2"], "how it trains of process 1 is not that of process 0"),
+        (["--dry-run"], "what is to be done of process 1 is not that of process 0"),
+        (["--seeds", "2"], "what is to be done of process 1 is not that of process 0"),
     ],
-    ids=["recipe", "options"],
+    ids=["recipe", "options", "dry run", "seeds"],
 )
 def test_processes_that_were_told_different_things_are_refused(
     flags: list[str], said: str, train: Train, tmp_path: Path

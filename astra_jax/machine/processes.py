@@ -2,9 +2,12 @@
 
 import contextlib
 import hashlib
+import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -99,6 +102,25 @@ def all_or_none() -> Iterator[None]:
         others = not alone and multihost_utils.process_allgather(np.array(failed)).any()
     if others:
         raise InputError("another process cannot go on, and has said why")
+
+
+def leave(error: RuntimeError) -> NoReturn:
+    """Ends this process at once if it is one of several, of which another has gone.
+
+    A regular end would wait for it, and end in an abort of JAX's.
+
+    Raises:
+        RuntimeError: the error, of a process that is alone.
+    """
+    if jax.process_count() == 1:
+        raise error
+    print(
+        f"error: another process has ended, or cannot be reached ({first_line(error)[:200]})",
+        file=sys.stderr,
+    )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(2)
 
 
 def require_same(what: str, value: object) -> None:

@@ -13,10 +13,15 @@ import jax
 import numpy as np
 
 from astra_jax.errors import InputError, StorageError, first_line
+from astra_jax.machine import processes
 from astra_jax.storage.hashing import hash_arrays
 
 KEEP_LATEST = 2
 """Checkpoints kept: the newest, and the one before it should the newest be damaged."""
+
+MEETING_SECONDS = 120
+"""How long one of several processes waits for the others at each stage of a checkpoint: one that
+could not write never comes."""
 
 ATTEMPTS = 10
 """Times that a reader begins anew where a writer has removed what was to be read."""
@@ -86,9 +91,12 @@ class Checkpoints:
     def _open(self) -> Any:
         from orbax.checkpoint import v1 as ocp
 
+        context = ocp.Context()
+        context.asynchronous.timeout_secs = MEETING_SECONDS
         try:
             return ocp.training.Checkpointer(
                 str(self.folder.absolute()),
+                context=context,
                 # Orbax's own choice is to save whenever it can and to keep everything.
                 save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # pyright: ignore[reportArgumentType]
                 preservation_policy=ocp.training.preservation_policies.LatestN(self.keep),  # pyright: ignore[reportArgumentType]
@@ -110,9 +118,12 @@ class Checkpoints:
         trace: TracebackType | None,
     ) -> None:
         try:
-            # What went wrong first is what a person must hear of.
-            with contextlib.suppress(StorageError) if error else contextlib.nullcontext():
+            if error is None:
                 self.wait()
+            elif self._pending is not None:
+                # What went wrong first is what a person must hear of; others may not come here.
+                with contextlib.suppress(Exception):
+                    self._pending.result()
         finally:
             with contextlib.suppress(Exception):  # It says once more what `wait` has said.
                 if self._opened is not None:
@@ -141,9 +152,11 @@ class Checkpoints:
         arrays = jax.tree.map(np.array, state)
         text = json.dumps(record, allow_nan=False)
         metadata: dict[str, Any] = {"record": text, "sha256": _digest(arrays, text)}
-        with self._telling():
+        # In all of several processes or none: Orbax lets them wait for each other.
+        with processes.all_or_none(), self._telling():
             checkpointer = self._checkpointer
             self._require_room(arrays)
+        with self._telling():
             self._pending = checkpointer.save_async(step, arrays, custom_metadata=metadata)
             if self._pending is None:
                 raise OSError(f"checkpoint {step} is not newer than the newest")
@@ -152,7 +165,7 @@ class Checkpoints:
         """Waits until the last checkpoint is on disk; raises `StorageError` if it is not."""
         pending, self._pending = self._pending, None
         if pending is not None:
-            with self._telling():
+            with processes.all_or_none(), self._telling():
                 pending.result()
 
     def _require_room(self, arrays: Any) -> None:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+import jax
+
 from astra_jax.config import Record
 from astra_jax.errors import InputError
 from astra_jax.machine import processes
@@ -118,6 +120,8 @@ class Saver:
         self._write_metrics(training.history)
         self.save(epoch.step, training)
         if training.history.best == epoch:
+            if jax.process_count() > 1:  # Orbax's processes meet in one place for both folders.
+                self._newest.wait()
             self._save(self._best, epoch.step, training)
 
     def _require_unbegun(self) -> None:
