@@ -48,7 +48,8 @@ def _watch_interrupts() -> None:
             again = threading.Timer(AGAIN_SECONDS, _interrupt_main_thread)
             again.daemon = True
             again.start()
-        else:
+        elif str(swallowed.exc_value) != "Event loop is closed":
+            # Which reads say that end after one of a checkpoint's has failed, and been told.
             swallow(swallowed)
 
     # While what takes a second is imported, which the scripts do after this module.

@@ -1,6 +1,8 @@
 """Switches that every test runs under: checked shapes, no silent promotion, no network."""
 
+import logging
 import os
+import sys
 
 # Before JAX starts: two devices, so that nothing quietly depends on there being one.
 os.environ["XLA_FLAGS"] = (
@@ -18,6 +20,7 @@ install_import_hook([f"astra_jax.{name}" for name in _ARRAYS], "beartype.beartyp
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -43,6 +46,26 @@ def _strict() -> Iterator[None]:
         yield
     jax.config.update("jax_disable_most_optimizations", False)
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _late_reads() -> Iterator[None]:
+    """Passes over what Orbax's reads say that end after one of a damaged checkpoint has failed.
+
+    They say it in threads, or when they are collected as garbage. Where that is while something
+    is parsed, Python 3.11 fails ("AST constructor recursion depth mismatch"), as it parses the
+    lines of the traceback that it is to show.
+    """
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    hook = sys.unraisablehook
+
+    def without_late_reads(said: Any) -> None:
+        if str(said.exc_value) != "Event loop is closed":
+            hook(said)
+
+    sys.unraisablehook = without_late_reads
+    yield
+    sys.unraisablehook = hook
 
 
 @pytest.fixture

@@ -266,7 +266,12 @@ def _entries(folder: Path) -> set[str]:
 
 
 def _reason(error: Exception) -> str:
-    """Returns what an error says in its first line, which of Orbax's may be a whole state."""
+    """Returns what an error says in its first line, which of Orbax's may be a whole state.
+
+    Of what went wrong while something else was handled, it is what went wrong first.
+    """
+    while isinstance(cause := error.__cause__ or error.__context__, Exception):
+        error = cause
     return f"{type(error).__name__}: {first_line(error)}"[:MOST_OF_A_REASON]
 
 
