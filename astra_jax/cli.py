@@ -1,6 +1,7 @@
 """What the scripts share: parsing a dataclass, one-line errors, exit codes."""
 
 import contextlib
+import dataclasses
 import io
 import logging
 import os
@@ -10,6 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, TextIO, TypeVar
 
@@ -29,6 +31,8 @@ Arguments = TypeVar("Arguments")
 
 _RULE = re.compile(r"^(?:╭.*|╰.*|[│ ]*[─-]{5,}[│ ]*)\n", re.MULTILINE)
 """Parts a title, what is wrong, and what may help, in tyro's box; a plain terminal's has dashes."""
+
+_KINDS = {"INT": "a whole number", "FLOAT": "a number"}
 
 
 def _watch_interrupts() -> None:
@@ -142,13 +146,24 @@ def _parse(arguments: type[Arguments], doc: str | None) -> Arguments:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(arguments, description=doc, config=config)
+            return _at_home(tyro.cli(arguments, description=doc, config=config))
     except SystemExit as end:
         if not end.code:  # None, where a completion script was printed.
             sys.exit(0)
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", complaint.getvalue())
-    _, wrong, *_ = _RULE.split(plain)
-    _fail(f"error: {re.sub('[│╭╰╮╯]', ' ', wrong).strip()}; see --help", EXIT_INPUT)
+    _fail(f"error: {_in_a_line(complaint.getvalue())}; see --help", EXIT_INPUT)
+
+
+def _in_a_line(box: str) -> str:
+    """Returns what tyro's box says is wrong, and which flag may be meant instead."""
+    parts = _RULE.split(re.sub(r"\x1b\[[0-9;]*m", "", box))
+    _, wrong, *more = (" ".join(re.sub("[│╭╰╮╯]", " ", part).split()) for part in parts)
+    typed = re.search(r"^Error parsing (\S+): no type matching (\w+) .*? from \[(.*?)\]\.", wrong)
+    if typed:
+        flag, kind, given = typed.groups()
+        wrong = f"{flag} must be {_KINDS.get(kind, kind)}, got {given}"
+    meant = re.search(r"Perhaps you meant: (--[\w-]+)", " ".join(more))
+    wrong = wrong.removesuffix(" Expected 1 values.").removesuffix(".")
+    return wrong + (f"; is {meant[1]} meant?" if meant else "")
 
 
 def say(message: str) -> None:
@@ -179,6 +194,21 @@ def teller(quiet: bool) -> Callable[[str], None]:
             note(message)
 
     return tell
+
+
+def _at_home(arguments: Arguments) -> Arguments:
+    """Puts the user's folder for `~` in paths: a shell does so only where a word begins with it."""
+    homes = {
+        field.name: _expand(getattr(arguments, field.name))
+        for field in dataclasses.fields(arguments)  # pyright: ignore[reportArgumentType]
+    }
+    return dataclasses.replace(arguments, **homes)  # pyright: ignore[reportArgumentType]
+
+
+def _expand(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_expand, value))
+    return value.expanduser() if isinstance(value, Path) else value
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -139,7 +139,10 @@ def find_preset(model: str, dataset: str | None = None, recipe: str = NOTEBOOK) 
     preset = models.get(ALIASES.get(model, model) if dataset == "names" else model)
     if preset is None:
         known = [*models, *(ALIASES if dataset == "names" else ())]
-        raise InputError(f"unknown model {model!r} for {dataset}: choose one of {', '.join(known)}")
+        names = "" if dataset == "names" else f"; for --dataset names, {', '.join(ALIASES)}"
+        raise InputError(
+            f"unknown model {model!r} for {dataset}: choose one of {', '.join(known)}{names}"
+        )
     if recipe == NOTEBOOK:
         return preset
     return override(preset, **TUNED_FIELDS[preset.data.dataset, preset.name])

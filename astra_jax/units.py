@@ -8,6 +8,11 @@ def bits(nats: float) -> float:
     return nats / math.log(2)
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns a number of things whose plural ends in s, like 1 epoch or 2,000 steps."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def readable(size: int) -> str:
     """Returns bytes as a person reads them, like 16.6 MB; a kB is 1000 bytes."""
     value, units = float(size), iter(("bytes", "kB", "MB", "GB", "TB", "PB", "EB"))

@@ -38,8 +38,7 @@ class Arguments:
     what: Literal[
         "train", "eval", "sample", "length", "memory", "start", "growth", "seeds", "all"
     ] = "train"
-    """A training step, the evaluation of a batch, writing, texts of different lengths, peak memory,
-    the start of a process, cost as work grows, runs of eight seeds, or all of them."""
+    """A step, a batch's evaluation, texts, their lengths, memory, a start, growth, seeds, all."""
     model: str = "alpha"
     """alpha, beta or gamma; small, medium and large name the three names models."""
     dataset: Annotated[str | None, default("shakespeare")] = None
@@ -59,8 +58,7 @@ class Arguments:
     threads: Annotated[int | None, default("one for each core")] = None
     """Threads of PyTorch and ONNX Runtime on the CPU."""
     json: Annotated[Path | None, default("none")] = None
-    """The file to write what was measured into, with versions and machine; what else it holds of
-    the same model and machine stays."""
+    """The file to write into, with versions and machine; what else was measured there stays."""
     tables: Annotated[Path | None, default("none")] = None
     """Measure nothing: write the tables and figures of this folder's files into its README.md."""
 

@@ -24,10 +24,8 @@ from astra_jax.errors import InputError
 from astra_jax.evaluation import NUM_BATCHES
 from astra_jax.experiments.lifecycle import builtin_warning, find_corpus
 from astra_jax.machine import compile_cache, placement
-from astra_jax.report.scorecards import Scorecard, Subject, score_tables, scores_record
+from astra_jax.report.scorecards import WIDE, Scorecard, Subject, score_tables, scores_record
 from astra_jax.storage.atomic import require_new_file, write_text
-
-WIDTH = 140
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +52,15 @@ def main(arguments: Arguments) -> None:
         cli.note(message)
     texts = [find_corpus(subject.runs, arguments.corpus) for subject in subjects]
     if any(corpus.origin == "built-in" for corpus, _ in texts):
-        cli.note(builtin_warning())
+        cli.note(builtin_warning(chosen=True))  # The runs were begun on it.
     scored = [
         (subject, _score(subject, *text, arguments))
         for subject, text in zip(subjects, texts, strict=True)
     ]
-    console = Console(highlight=False, width=WIDTH)
-    for table in score_tables(scored):
+    console = Console(highlight=False)
+    if not console.is_terminal:  # Nobody's lines are too short there.
+        console.width = WIDE
+    for table in score_tables(scored, console.width):
         console.print(table)
     if arguments.json:
         text = json.dumps(scores_record(scored), indent=1, ensure_ascii=False) + "\n"

@@ -15,8 +15,8 @@ from tyro.conf import Positional
 from astra_jax import cli
 from astra_jax.cli import default
 from astra_jax.errors import InputError
+from astra_jax.experiments.groups import runs_at
 from astra_jax.report.page import write_report
-from astra_jax.runs.folder import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +24,8 @@ class Arguments:
     """What to report, and where."""
 
     runs: Positional[tuple[Path, ...]]
-    """Run folders, at least one."""
-    out: Annotated[Path | None, default("report.html, in the folder of a single run")] = None
+    """Run folders, or folders of runs of several seeds; at least one."""
+    out: Annotated[Path | None, default("report.html, in the folder if one is given")] = None
     """The page; its charts are written beside it as PNG, too."""
     no_samples: bool = False
     """Leave out the samples, the only part that needs a checkpoint."""
@@ -35,8 +35,8 @@ def main(arguments: Arguments) -> None:
     """Writes the page and says where it is."""
     if not arguments.runs:
         raise InputError("no run folder is given: name at least one")
-    runs = [Run.open(folder) for folder in arguments.runs]
-    folder = runs[0].folder if len(runs) == 1 else Path()
+    runs = [run for folder in arguments.runs for run in runs_at(folder)]
+    folder = arguments.runs[0] if len(arguments.runs) == 1 else Path()
     path = arguments.out or folder / "report.html"
     page, *pictures = write_report(runs, path, with_samples=not arguments.no_samples)
     print(f"wrote {page} and {len(pictures)} charts beside it")

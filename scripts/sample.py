@@ -40,8 +40,7 @@ class Arguments:
     prompt: Annotated[str | None, default("'ROMEO: ', or nothing for words")] = None
     """What every text begins with; - reads it from standard input, less one line end at its end."""
     on_unknown: OnUnknown = "error"
-    """What becomes of a prompt's characters that the model does not know: an error, left out
-    (skip), or the nearest that it knows (replace: e for é, - for a dash, else a space)."""
+    """Unknown characters of a prompt: error, skip (left out), or replace (by the nearest known)."""
     length: Annotated[int | None, default("200; 20 for words, which may end sooner")] = None
     """New characters, at most."""
     num: Annotated[int | None, default("1; 20 for words")] = None

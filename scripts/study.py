@@ -35,8 +35,7 @@ class Arguments:
     """What of the study is done, for how long, and where it goes."""
 
     only: Annotated[str | None, default("the whole study")] = None
-    """Rows of the study, parted by commas: alpha, names-beta, gamma-tuned, ...; search tries what
-    may become a tuned recipe, page writes the pages alone."""
+    """Rows, parted by commas: alpha, names-beta, gamma-tuned, ...; or search, or page."""
     seeds: Annotated[int | None, default("as many as planned")] = None
     """Runs of each row, of seeds 0, 1, ..."""
     budget: Annotated[float | None, default("until all is done")] = None

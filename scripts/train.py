@@ -22,6 +22,7 @@ from astra_jax import cli
 from astra_jax.cli import default, of_preset
 from astra_jax.config import Preset
 from astra_jax.console import Console
+from astra_jax.data.corpus import BUILTIN
 from astra_jax.data.datasets import Split
 from astra_jax.errors import InputError, StoppedError
 from astra_jax.experiments import lifecycle
@@ -230,7 +231,15 @@ def _rehearse(preset: Preset, arguments: Arguments, options: FitOptions) -> None
     if not processes.is_primary():
         return
     print(told)
+    if prepared.corpus.origin == "built-in":
+        cli.teller(arguments.quiet)(_warning(arguments))
     cli.teller(arguments.quiet)(_advice(prepared.presets[0], prepared.splits[0]))
+
+
+def _warning(arguments: Arguments) -> str:
+    return lifecycle.builtin_warning(
+        chosen=arguments.resume is not None or arguments.corpus == BUILTIN
+    )
 
 
 def _advice(preset: Preset, split: Split) -> str:
@@ -251,7 +260,7 @@ def _train(experiment: Experiment, arguments: Arguments, options: FitOptions, qu
     tell, training, runs = cli.teller(quiet), experiment.training, experiment.runs
     if not quiet:
         cli.say(f"{training.describe()}, into {training.folder}")
-    warning = lifecycle.builtin_warning() if training.uses_builtin_text else ""
+    warning = _warning(arguments) if training.uses_builtin_text else ""
     tell(warning)
     try:
         with _progress(runs, quiet, arguments.tensorboard) as progress:

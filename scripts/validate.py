@@ -42,11 +42,9 @@ class Arguments:
     dataset: Annotated[str | None, default("shakespeare")] = None
     """shakespeare (running text) or names (one word a line)."""
     weights: Annotated[tuple[Path, ...] | None, default("random ones")] = None
-    """Your own model: a run folder or a weight file; or two forms of it, the first for JAX, the
-    second for PyTorch."""
+    """A run folder or a weight file; or two forms of one model, for JAX and for PyTorch."""
     level: Stage | Literal["all"] = "all"
-    """logits (forward pass), gradients (backward pass), training (every step of one), onnx (the
-    exported model in ONNX Runtime), texts (the samplers)."""
+    """Forward pass, backward pass, every step of a training, ONNX Runtime, samplers, or all."""
     steps: int = 10
     """Training steps, at full batch and length."""
     characters: int = 100_000

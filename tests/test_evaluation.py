@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 from pathlib import Path
 
 import jax
@@ -239,3 +240,19 @@ def test_weights_without_a_word_of_their_training_are_not_told_as_untrained(begi
     shown = io.StringIO()
     Console(file=shown, width=140).print(table)
     assert "[/x], 2 cores" in shown.getvalue()  # No markup.
+
+
+def test_a_narrow_terminal_has_a_table_for_each_model_that_fits_it(begin: Begin) -> None:
+    run, _ = begin(TEXT)
+    lifecycle.import_state(run, Trainer(run.preset, 1).init(jax.random.key(0)))
+    subject = Subject.open(run.folder)
+    cards = list(subject.score(*lifecycle.find_corpus(subject.runs), num_batches=1))
+    tables = score_tables([(subject, cards * 2)], width=80)
+    assert len(tables) == 3  # Two runs, and their mean.
+    shown = io.StringIO()
+    for table in tables:
+        Console(file=shown, width=60).print(table)
+    assert max(map(len, shown.getvalue().splitlines())) <= 60
+    loss = cards[0].evaluation.to_dict()["carried"]["loss_nats"]
+    assert re.search(rf"state carried +│ +{loss:.4f} │", shown.getvalue())
+    assert str(list(tables[0].columns[1].cells)[-1]).endswith("\n–")  # One batch has no deviation.

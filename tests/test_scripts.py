@@ -196,7 +196,7 @@ def test_dry_run_tells_what_would_be_and_changes_nothing(
             assert told["model"].startswith("2,863 parameters: vocab_size 15")
             assert "steps_per_epoch 1," in told["train"]
             assert told["corpus"].startswith("words.txt (file): 249 characters, sha256 ")
-            assert "7 epochs of 1 steps at " in told["time"]
+            assert "7 epochs of 1 step at " in told["time"]
             assert not told["time"].endswith("(1 steps timed on this machine, as busy as it is)")
         else:
             assert "1,173 parameters" in told["model"]
@@ -705,6 +705,36 @@ def test_incomplete_run_checkpoint_is_refused(trained: Trained, tmp_path: Path) 
     )
 
 
+def test_a_best_checkpoint_is_not_there_before_the_first_epoch_is(
+    trained: Trained, tmp_path: Path
+) -> None:
+    shutil.copytree(trained.text, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "best")
+    message = "run/best is not there before an epoch is complete: take the newest"
+    require_refusal(tmp_path, message, "sample.py", tmp_path / "run", "--best")
+
+
+def test_home_is_found_where_the_shell_does_not(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = call("report.py", trained.text, "--no-samples", "--out=~/page.html")
+    assert result.code == 0, result.err
+    assert (tmp_path / "page.html").exists()
+
+
+def test_a_report_of_several_seeds_takes_their_folder(trained: Trained, tmp_path: Path) -> None:
+    shutil.copytree(trained.text, tmp_path / "seed-0")
+    shutil.copytree(trained.text, tmp_path / "seed-1")
+    config = json.loads((tmp_path / "seed-1" / "config.json").read_text())
+    config["preset"]["train"]["seed"] = 1
+    (tmp_path / "seed-1" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "group.json").write_text(json.dumps({"format": 1, "seeds": [0, 1]}))
+    result = call("report.py", tmp_path, "--no-samples")
+    assert result.code == 0, result.err
+    assert "seed-1" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_run_without_checkpoints_is_refused(trained: Trained, tmp_path: Path) -> None:
     shutil.copytree(trained.text, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
@@ -767,7 +797,7 @@ def require_refusal(folder: Path, message: str, script: str, *arguments: object)
 
 REFUSALS: list[tuple[str, str, str]] = [
     # script, its arguments (RUN, WORDS and PTH stand for what is trained), what it says
-    ("train.py", "--model delta", "unknown model 'delta' for shakespeare: choose one of alpha"),
+    ("train.py", "--model delta", "unknown model 'delta' for .*; for --dataset names, small, "),
     ("train.py", "--dataset poems", "unknown dataset 'poems': choose one of shakespeare, names"),
     ("train.py", "--corpus empty.txt", "the corpus is empty: give a file with text"),
     ("train.py", "--corpus short.txt", "too short: 40 characters .* smaller --seq-len"),
@@ -810,6 +840,9 @@ REFUSALS: list[tuple[str, str, str]] = [
     ),
     ("train.py", "--resume RUN --dry-run", "leave out --dry-run"),
     ("train.py", "--modle=------", "Unrecognized options: --modle=------; see --help"),
+    ("train.py", "--modle beta", "Unrecognized options: --modle, beta; is --model meant\\?; see"),
+    ("train.py", "--epochs many", "--epochs must be a whole number, got 'many'; see --help"),
+    ("train.py", "--clip", "Missing value for argument '--clip'; see --help"),
     ("train.py", "--dropout 0.9999999", "dropout must be 0, or from 1/65536 to 65535/65536"),
     ("train.py", "--dropout 1", "dropout must be at least 0 and below 1, got 1.0"),
     ("train.py", "--learning-rate nan", "learning_rate must be a finite number, got nan"),

@@ -130,7 +130,7 @@ def load_corpus(
         return _builtin(dataset, level)
     if source is not None:
         # Words are padded into arrays, for which they must be in memory.
-        path, running = Path(source), dataset != "names"
+        path, running = Path(source).expanduser(), dataset != "names"
         return _read(path, path.name, "file", level, may_be_large=running)
     published = PUBLISHED[dataset]
     for folder, origin in _folders():
@@ -147,7 +147,7 @@ def load_corpus(
 def _folders() -> list[tuple[Path, Origin]]:
     folders: list[tuple[Path, Origin]] = []
     if data_dir := os.environ.get(DATA_DIR_VARIABLE):
-        folders.append((Path(data_dir), "data folder"))
+        folders.append((Path(data_dir).expanduser(), "data folder"))
     with contextlib.suppress(FileNotFoundError):
         folders.append((cache_folder(), "cache"))
     return folders

@@ -113,8 +113,9 @@ class Vocabulary:
         """Returns the characters in one short line."""
         if self.is_bytes:
             return "the 256 bytes"
-        text = "".join(token if len(token) == 1 else f" {token} " for token in self.tokens)
-        return repr(text if len(text) <= 120 else text[:117] + "...")
+        text = "".join(token for token in self.tokens if len(token) == 1)
+        special = [token for token in self.tokens if len(token) > 1]
+        return ", ".join([repr(text if len(text) <= 120 else text[:117] + "..."), *special])
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a JSON-ready dictionary."""

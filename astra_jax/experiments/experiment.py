@@ -75,6 +75,6 @@ class Experiment:
         """Returns the validation loss after the last epoch, as a phrase."""
         last = [metrics[-1].val_loss_nats for run in self.runs if (metrics := run.metrics())]
         if not last:
-            return "its last epoch had been done before it was imported, so no loss is known"
+            return "nothing was left to train after the imported weights, so no loss is known"
         loss = f"validation loss {Spread.of(last).describe()} nats per character"
         return loss + (f", of {len(last)} seeds" if len(last) > 1 else "")

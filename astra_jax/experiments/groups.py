@@ -154,6 +154,15 @@ class Group:
         write_text(self.folder / SUMMARY, json.dumps(self.summary(), indent=1) + "\n")
 
 
+def runs_at(folder: Path) -> tuple[Run, ...]:
+    """Returns the run of a run folder, or those of a folder of runs.
+
+    Raises:
+        InputError: it is neither, or is damaged.
+    """
+    return Group.open(folder).runs if Group.is_at(folder) else (Run.open(folder),)
+
+
 def fit_group(
     group: Group,
     splits: Sequence[Split],

@@ -31,14 +31,23 @@ from astra_jax.training.trainer import Keys, Trainer, TrainState
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-def builtin_warning() -> str:
-    """Returns what is to be known of a training on the built-in text, and how to have another."""
+def builtin_warning(*, chosen: bool = False) -> str:
+    """Returns what is to be known of losses on the built-in text, and how to have another.
+
+    Args:
+        chosen: whether that is the text that is meant, so that nobody wants another.
+    """
+    known = (
+        "warning: the text is the project's built-in one, not a published corpus, so no loss here "
+        "can be held against a published one"
+    )
+    if chosen:
+        return known
     told = os.environ.get(DATA_DIR_VARIABLE)
     where = f"correct {DATA_DIR_VARIABLE}={told}" if told else f"set {DATA_DIR_VARIABLE}"
     return (
-        "warning: the text is the project's built-in one, not a published corpus, so no loss here "
-        "can be held against a published one. For the real corpus connect to the network, "
-        f"{where} to its folder, or pass --corpus FILE"
+        f"{known}. For the real corpus connect to the network, {where} to its folder, or pass "
+        "--corpus FILE"
     )
 
 
@@ -317,6 +326,8 @@ def restore_training(run: Run, *, best: bool = False) -> Training:
 def require_checkpoint(run: Run, *, best: bool = False) -> Path:
     """Returns the folder of a run's newest checkpoints, or of its best; raises `InputError`."""
     folder = run.best if best else run.checkpoints
+    if best and not folder.is_dir() and run.checkpoints.is_dir():
+        raise InputError(f"{folder} is not there before an epoch is complete: take the newest")
     if not folder.is_dir():  # Opening it would make it.
         raise InputError(f"{folder} holds no checkpoint: train first")
     return folder

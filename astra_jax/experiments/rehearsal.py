@@ -18,7 +18,7 @@ from astra_jax.model import arithmetic
 from astra_jax.training.fitting import FitOptions, steps_in_epoch
 from astra_jax.training.pace import steps_of_a_call
 from astra_jax.training.trainer import MAX_STEPS_PER_CALL, Keys, TrainState
-from astra_jax.units import duration, readable
+from astra_jax.units import counted, duration, readable
 
 TIMED_BATCHES = 4
 """Batches of the validation part that are timed."""
@@ -125,10 +125,15 @@ def _time(timing: Timing, epochs: int, steps: int, batches: int) -> str:
     evaluation = batches * timing.batch
     seconds = timing.start + epochs * (steps * timing.step + evaluation)
     return (
-        f"about {duration(seconds)}: {epochs} epochs of {steps} steps at "
-        f"{1000 * timing.step:.3g} ms and {evaluation:.3g} s of validation; the first step after "
-        f"{timing.start:.3g} s ({timing.num_steps} steps timed on this machine, as busy as it is)"
+        f"about {duration(seconds)}: {counted(epochs, 'epoch')} of {counted(steps, 'step')} at "
+        f"{_short(timing.step)} and {_short(evaluation)} of validation; the first step after "
+        f"{_short(timing.start)} ({counted(timing.num_steps, 'step')} timed on this machine, as "
+        "busy as it is)"
     )
+
+
+def _short(seconds: float) -> str:
+    return f"{1000 * seconds:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
 
 
 def _fields(record: Record) -> str:

@@ -114,7 +114,8 @@ def _state(run: Run, metrics: list[EpochMetrics]) -> str:
     if not metrics:
         return (imported and f"{imported}; not trained further") or "no epoch done yet"
     done = metrics[-1].epoch
-    state = f"all {epochs} epochs done" if done == epochs else f"{done} of {epochs} epochs done"
+    whole = "the only epoch done" if epochs == 1 else f"all {epochs} epochs done"
+    state = whole if done == epochs else f"{done} of {epochs} epochs done"
     return f"{state}, {imported}" if imported else state
 
 

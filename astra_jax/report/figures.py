@@ -43,8 +43,8 @@ def draw_chart(chart: Chart, caption: str, path: Path) -> None:
             axes.plot(*zip(*series.points, strict=True), **_look(series))[0]
             for series in chart.series
         ]
-        axes.set(xlabel="epoch", ylabel=f"{chart.title.lower()} ({chart.unit})", title=caption)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(xlabel="epoch", ylabel=f"{chart.title.lower()}\n({chart.unit})", title=caption)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         if chart.from_zero:
@@ -66,12 +66,9 @@ def _look(series: Series) -> dict[str, Any]:
     color = PALETTE[series.color][0]
     if series.style == "marks":
         return {"color": color, "linestyle": "", "marker": "o", "markerfacecolor": "none"}
-    marker = "." if len(series.points) == 1 else ""
-    return {
-        "color": color,
-        "linestyle": {"solid": "-", "dotted": ":"}[series.style],
-        "marker": marker,
-    }
+    style, point = {"solid": ("-", "o"), "dotted": (":", "x")}[series.style]
+    marker = point if len(series.points) == 1 else ""
+    return {"color": color, "linestyle": style, "marker": marker}
 
 
 def _caption(run: Run) -> str:

@@ -59,8 +59,10 @@ def write_report(runs: Sequence[Run], path: Path, *, with_samples: bool = True) 
     # A carriage return ends a line of HTML as well, and in some corpora every one.
     lines = page.replace("\r\n", "\n").replace("\r", "\n")
     write_text(path, _UNPRINTABLE.sub("\ufffd", lines))
+    texts = (" (built-in text)" if run.uses_builtin_text else "" for run in runs)
+    caption = ", ".join(map("".join, zip(labels, texts, strict=True)))
     for chart, picture in zip(charts, pictures, strict=True):
-        draw_chart(chart, ", ".join(labels), picture)
+        draw_chart(chart, caption, picture)
     return [path, *pictures]
 
 

@@ -12,7 +12,7 @@ from astra_jax.config import Preset
 from astra_jax.data.corpus import CorpusRecord
 from astra_jax.data.datasets import Split
 from astra_jax.evaluation import NUM_BATCHES, Evaluation, evaluate
-from astra_jax.experiments.groups import Group
+from astra_jax.experiments.groups import runs_at
 from astra_jax.experiments.lifecycle import (
     merge_model,
     require_checkpoint,
@@ -24,6 +24,12 @@ from astra_jax.runs.metrics import Spread
 from astra_jax.units import duration
 
 FORMAT = 1
+
+WIDE = 140
+"""Columns of a terminal from which on models stand below each other in one table."""
+
+_TITLE = "validation loss: nats, and bits below"
+_HEADERS = ("run", "parameters", "characters\ntrained on", "training\ntime")
 
 TITLES = {
     "carried": "state carried",
@@ -101,7 +107,7 @@ class Subject:
         Raises:
             InputError: it is neither, is damaged, or one of the runs has no checkpoint.
         """
-        runs = Group.open(folder).runs if Group.is_at(folder) else (Run.open(folder),)
+        runs = runs_at(folder)
         for run in runs:
             require_checkpoint(run, best=best)
         return cls(folder=folder, runs=runs)
@@ -183,28 +189,56 @@ def sum_up(values: Sequence[Any]) -> Any:
     return first
 
 
-def score_tables(scored: Sequence[tuple[Subject, Sequence[Scorecard]]]) -> list[Table]:
-    """Returns a row for each model, one for each group's mean; words in a table of their own."""
+def score_tables(
+    scored: Sequence[tuple[Subject, Sequence[Scorecard]]], width: int = WIDE
+) -> list[Table]:
+    """Returns the scorecards for a terminal, and of each group a mean.
+
+    Args:
+        scored: what was evaluated.
+        width: of the terminal, in columns. From `WIDE` on there is a table of texts and one of
+            words, with a row for each model; below it a small table for each.
+    """
+    found = list(_rows(scored))
+    if width < WIDE:
+        return [_tall(about, cells) for about, cells in found]
     tables: dict[tuple[str, ...], Table] = {}
-    table = Table()
-    for subject, cards in scored:
-        rows = [(_about(card), card.evaluation.to_dict()) for card in cards]
-        if len(cards) > 1:
-            about = [f"{escape(subject.name)}\nmean ± std of {len(cards)}", "", "", ""]
-            rows.append((about, sum_up([values for _, values in rows])))
-        for about, values in rows:
-            cells = dict(_cells(values))
-            table = tables.setdefault(tuple(cells), _table(cells))
-            table.add_row(*about, *cells.values())
-        table.add_section()
+    for about, cells in found:
+        table = tables.setdefault(tuple(cells), _wide(cells))
+        table.add_row(*about, *cells.values(), end_section=True)
     return list(tables.values())
 
 
-def _table(cells: dict[str, str]) -> Table:
-    table = Table(title="validation loss: nats, and bits below", title_justify="left")
-    table.add_column("run")
-    for header in ("parameters", "characters\ntrained on", "training\ntime", *cells):
+def _rows(
+    scored: Sequence[tuple[Subject, Sequence[Scorecard]]],
+) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """Yields what is to be told of each model and of each group's mean: by whom, and what."""
+    for subject, cards in scored:
+        evaluated = [card.evaluation.to_dict() for card in cards]
+        for card, values in zip(cards, evaluated, strict=True):
+            yield _about(card), dict(_cells(values))
+        if len(cards) > 1:
+            about = [f"{escape(subject.name)}\nmean ± std of {len(cards)}", "", "", ""]
+            yield about, dict(_cells(sum_up(evaluated)))
+
+
+def _wide(cells: dict[str, str]) -> Table:
+    table = Table(title=_TITLE, title_justify="left")
+    table.add_column(_HEADERS[0])
+    for header in (*_HEADERS[1:], *cells):
         table.add_column(header, justify="right", no_wrap=True)
+    return table
+
+
+def _tall(about: list[str], cells: dict[str, str]) -> Table:
+    table = Table(
+        title=f"{about[0]}\n{_TITLE}", title_justify="left", show_header=False, min_width=44
+    )
+    table.add_column()
+    table.add_column(justify="right", no_wrap=True)
+    for header, cell in zip((*_HEADERS[1:], *cells), (*about[1:], *cells.values()), strict=True):
+        if cell:  # A group's mean has no parameters of its own.
+            table.add_row(" ".join(header.split()), cell)
     return table
 
 
@@ -241,7 +275,7 @@ def _cells(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
         title = TITLES.get(name, f"windows of {name.removeprefix('windows_')}")
         if name == "one_batch":
             mean, std = (_mean(value[part]) for part in ("mean", "std"))
-            yield title, f"{mean:.4f}\n± {std:.4f}"
+            yield title, f"{mean:.4f}\n" + (f"± {std:.4f}" if value["num_batches"] > 1 else "–")
         elif name == "seen_share":
             yield title, _number(value, percent=True)
         elif name not in ("kind", "num_targets"):

@@ -99,7 +99,10 @@ class ConsoleProgress:
             file=sys.stdout, highlight=False, soft_wrap=True, quiet=quiet
         )
         self._bar = RichProgress(
-            BarColumn(bar_width=24), TextColumn("{task.description}"), console=self._console
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            console=self._console,
+            transient=True,  # What is left of it would still tell of time that is left.
         )
         self._task = self._bar.add_task("compiling …", total=None)
         self._last_line = time.monotonic()
