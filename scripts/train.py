@@ -11,12 +11,12 @@ Examples:
 import contextlib
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from jax.errors import JaxRuntimeError
-from tyro.conf import FlagConversionOff
+from tyro.conf import FlagConversionOff, OmitArgPrefixes
 
 from astra_jax import cli
 from astra_jax.cli import default, of_preset
@@ -30,7 +30,7 @@ from astra_jax.experiments.experiment import Experiment
 from astra_jax.experiments.rehearsal import rehearse
 from astra_jax.experiments.samples import write_samples
 from astra_jax.machine import compile_cache, placement, processes
-from astra_jax.presets import FIELDS, NOTEBOOK, find_preset, override
+from astra_jax.presets import NOTEBOOK, find_preset, override
 from astra_jax.report.parameters import summarize
 from astra_jax.report.tensorboard import TensorBoardProgress, require_tensorboard
 from astra_jax.runs.checkpoints import KEEP_LATEST
@@ -42,51 +42,8 @@ from astra_jax.training.saving import SavePolicy
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """Flags; defaults are those of alpha / beta / gamma."""
-
-    model: Annotated[str | None, default("alpha")] = None
-    """alpha, beta or gamma; small, medium and large name the three names models."""
-    dataset: Annotated[str | None, default("shakespeare")] = None
-    """shakespeare (running text) or names (one word a line)."""
-    recipe: Annotated[str | None, default("notebook")] = None
-    """notebook, as in the studies, or tuned: lower losses from no more characters."""
-    corpus: Annotated[str | None, default("the published one")] = None
-    """A UTF-8 text file, or `builtin` for the text that the project makes itself."""
-    out: Annotated[Path | None, default("runs/…")] = None
-    """Folder for config, vocabulary, metrics, checkpoints and samples; must be new or empty."""
-    resume: Annotated[Path | None, default("a new run")] = None
-    """Go on with the run in this folder, or with the runs, with its own configuration."""
-    seeds: Annotated[int | None, default("one run")] = None
-    """Train so many runs in one program, of successive seeds, each in a run folder of its own."""
-    summary: bool = False
-    """Print the model's modules, shapes and parameters, and train nothing."""
-    checkpoint_every: Annotated[int | None, default("at the end of every epoch")] = None
-    """Also save after every so many steps."""
-    keep: int = KEEP_LATEST
-    """Newest checkpoints that stay; that of the lowest validation loss stays beside them."""
-    devices: Annotated[int | Literal["all"] | None, default("what is fastest")] = None
-    """Devices that share each batch; the cores of a CPU count as devices."""
-    backend: Annotated[str | None, default("what is fastest")] = None
-    """How the recurrence is computed: scan, fused, wavefront or pallas."""
-    remat: bool = False
-    """Spend a third more time to train long sequences in little memory."""
-    coordinator: Annotated[str | None, default("one process")] = None
-    """Host and port of process 0, where several processes train together."""
-    num_processes: Annotated[int | None, default("1")] = None
-    """How many train together."""
-    process_id: Annotated[int | None, default("0")] = None
-    """Which of them this one is, from 0."""
-    debug_nans: bool = False
-    """If training diverges, run the step again and say which operation did it."""
-    dry_run: bool = False
-    """Print configuration, corpus, memory and time, from some steps timed here; train nothing."""
-    quiet: bool = False
-    """Print errors and the last line only."""
-    tensorboard: bool = False
-    """Also write events for TensorBoard, into the run's folder; needs the `tensorboard` extra."""
-    no_compile_cache: bool = False
-    """Compile everything anew, and keep nothing of it."""
+class NetworkFlags:
+    """Of the model; what is not given is as in the preset."""
 
     embedding_dim: Annotated[int | None, of_preset("embedding_dim")] = None
     """E, width of a character's embedding."""
@@ -100,6 +57,11 @@ class Arguments:
     """What is zeroed: states, as they are carried on, or outputs, what a layer hands up, alone."""
     layer_norm: Annotated[FlagConversionOff[bool] | None, of_preset("layer_norm")] = None
     """LayerNorm before the head, True or False."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFlags:
+    """Of its batches; what is not given is as in the preset."""
 
     batch_size: Annotated[int | None, of_preset("batch_size")] = None
     """B, windows or words in a batch."""
@@ -115,6 +77,11 @@ class Arguments:
     """char, or byte: any file as the bytes that it has, with a vocabulary of all 256."""
     dedupe: bool = False
     """A word that the list has twice is taken once: none is both trained and validated on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFlags:
+    """Of the recipe; what is not given is as in the preset."""
 
     epochs: Annotated[int | None, of_preset("epochs")] = None
     """Number of epochs."""
@@ -139,11 +106,70 @@ class Arguments:
     dtype: Annotated[str | None, of_preset("dtype")] = None
     """float32, float64, or bfloat16 (products only; parameters stay float32)."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class MachineFlags:
+    """What changes no result."""
+
+    checkpoint_every: Annotated[int | None, default("at the end of every epoch")] = None
+    """Also save after every so many steps."""
+    keep: int = KEEP_LATEST
+    """Newest checkpoints that stay; that of the lowest validation loss stays beside them."""
+    devices: Annotated[int | Literal["all"] | None, default("what is fastest")] = None
+    """Devices that share each batch; the cores of a CPU count as devices."""
+    backend: Annotated[str | None, default("what is fastest")] = None
+    """How the recurrence is computed: scan, fused, wavefront or pallas."""
+    remat: bool = False
+    """Spend a third more time to train long sequences in little memory."""
+    coordinator: Annotated[str | None, default("one process")] = None
+    """Host and port of process 0, where several processes train together."""
+    num_processes: Annotated[int | None, default("1")] = None
+    """How many train together."""
+    process_id: Annotated[int | None, default("0")] = None
+    """Which of them this one is, from 0."""
+    debug_nans: bool = False
+    """If training diverges, run the step again and say which operation did it."""
+    no_compile_cache: bool = False
+    """Compile everything anew, and keep nothing of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Flags; defaults are those of alpha / beta / gamma."""
+
+    model: Annotated[str | None, default("alpha")] = None
+    """alpha, beta or gamma; small, medium and large name the three names models."""
+    dataset: Annotated[str | None, default("shakespeare")] = None
+    """shakespeare (running text) or names (one word a line)."""
+    recipe: Annotated[str | None, default("notebook")] = None
+    """notebook, as in the studies, or tuned: lower losses from no more characters."""
+    corpus: Annotated[str | None, default("the published one")] = None
+    """A UTF-8 text file, or `builtin` for the text that the project makes itself."""
+    out: Annotated[Path | None, default("runs/…")] = None
+    """Folder for config, vocabulary, metrics, checkpoints and samples; must be new or empty."""
+    resume: Annotated[Path | None, default("a new run")] = None
+    """Go on with the run in this folder, or with the runs, with its own configuration."""
+    seeds: Annotated[int | None, default("one run")] = None
+    """Train so many runs in one program, of successive seeds, each in a run folder of its own."""
+    summary: bool = False
+    """Print the model's modules, shapes and parameters, and train nothing."""
+    dry_run: bool = False
+    """Print configuration, corpus, memory and time, from some steps timed here; train nothing."""
+    quiet: bool = False
+    """Print errors and the last line only."""
+    tensorboard: bool = False
+    """Also write events for TensorBoard, into the run's folder; needs the `tensorboard` extra."""
+
+    network: Annotated[NetworkFlags, OmitArgPrefixes] = NetworkFlags()
+    data: Annotated[DataFlags, OmitArgPrefixes] = DataFlags()
+    training: Annotated[TrainingFlags, OmitArgPrefixes] = TrainingFlags()
+    machine: Annotated[MachineFlags, OmitArgPrefixes] = MachineFlags()
+
     def overrides(self) -> dict[str, object]:
         """Returns the fields of the preset that were given."""
-        given = {name: getattr(self, name, None) for name in FIELDS}
+        given = asdict(self.network) | asdict(self.data) | asdict(self.training)
         # A switch that is not given says nothing, also of a run that is resumed.
-        given |= {"start_token": self.start_token or None, "dedupe": self.dedupe or None}
+        given |= {"start_token": self.data.start_token or None, "dedupe": self.data.dedupe or None}
         fields = {name: value for name, value in given.items() if value is not None}
         if fields.get("clip") == 0:
             fields["clip"] = None
@@ -157,29 +183,34 @@ class Arguments:
 
     def fit_options(self) -> FitOptions:
         """Returns what was chosen that changes no result."""
-        saving = SavePolicy(checkpoint_every=self.checkpoint_every, keep=self.keep)
+        machine = self.machine
+        saving = SavePolicy(checkpoint_every=machine.checkpoint_every, keep=machine.keep)
         return FitOptions(
             saving=saving,
-            debug_nans=self.debug_nans,
-            devices=self.devices,
-            backend=self.backend,
-            remat=self.remat,
+            debug_nans=machine.debug_nans,
+            devices=machine.devices,
+            backend=machine.backend,
+            remat=machine.remat,
         )
 
     def go_on(self, folder: Path) -> str:
         """Returns the command that goes on with a run in the way that these flags asked for."""
         command = ["python", "scripts/train.py", "--resume", str(folder)]
-        again = ("checkpoint_every", "keep", "devices", "backend", "remat", "debug_nans")
-        where = () if self.resume is None else ("corpus",)  # A new run has written down its own.
-        for name in (*where, *again, "no_compile_cache", "tensorboard"):
-            value, flag = getattr(self, name), "--" + name.replace("_", "-")
-            if value != getattr(Arguments, name):
-                command += [flag] if value is True else [flag, str(value)]
+        # A new run has written down its own text.
+        given = {} if self.resume is None else {"corpus": self.corpus}
+        given |= asdict(self.machine) | {"tensorboard": self.tensorboard}
+        for name, value in given.items():
+            of_processes = name in ("coordinator", "num_processes", "process_id")
+            if of_processes or value in (None, False, getattr(MachineFlags, name, None)):
+                continue
+            flag = "--" + name.replace("_", "-")
+            command += [flag] if value is True else [flag, str(value)]
         return shlex.join(command)
 
     def join_processes(self) -> None:
         """Joins the other processes, where there are to be any."""
-        given = (self.coordinator, self.num_processes, self.process_id)
+        machine = self.machine
+        given = (machine.coordinator, machine.num_processes, machine.process_id)
         if None not in given:
             tell = cli.teller(self.quiet)
             processes.connect(*given, tell)  # pyright: ignore[reportArgumentType]
@@ -201,7 +232,7 @@ def main(arguments: Arguments) -> None:
     processes.require_same("what is to be done", task)
     quiet = arguments.quiet or not processes.is_primary()
     tell = cli.teller(quiet)
-    if not arguments.no_compile_cache:
+    if not arguments.machine.no_compile_cache:
         tell(compile_cache.enable())
     if arguments.resume:
         experiment = _resume(arguments, arguments.resume, options)
