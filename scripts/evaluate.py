@@ -53,6 +53,12 @@ def main(arguments: Arguments) -> None:
     texts = [find_corpus(subject.runs, arguments.corpus) for subject in subjects]
     if any(corpus.origin == "built-in" for corpus, _ in texts):
         cli.note(builtin_warning(chosen=True))  # The runs were begun on it.
+    for subject, (corpus, _) in zip(subjects, texts, strict=True):
+        if subject.is_of_unknown_text:
+            cli.note(
+                f"note: {subject.name} does not tell what it was trained on: it is evaluated as if "
+                f"on {corpus.name}, divided as its config.json says"
+            )
     scored = [
         (subject, _score(subject, *text, arguments))
         for subject, text in zip(subjects, texts, strict=True)

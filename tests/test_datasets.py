@@ -282,7 +282,7 @@ def test_word_that_leaves_no_place_for_the_start_token_is_named() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("anna", "1 words are too few to split 0.8 to the rest: give a longer list"),
+        ("anna", "1 words are too few to split 0.8 to the rest: give a list with more"),
         (
             "anna\n\nmr.x\nbob",
             "word 2, 'mr.x', contains '.', which stands for the end of a word: remove it",

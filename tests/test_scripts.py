@@ -989,6 +989,10 @@ def test_any_file_trains_converts_and_continues_any_prompt_as_bytes(tmp_path: Pa
     # Not even the notebook's form, which has no place for a vocabulary, needs to be told.
     succeed("convert.py", tmp_path / "run", tmp_path / "bare.pth", "--weights-only")
     assert succeed("sample.py", tmp_path / "bare.pth", *greedy) == expected
+    assert call("convert.py", tmp_path / "bare.pth", tmp_path / "bare").code == 0
+    told = call("evaluate.py", tmp_path / "bare", "--corpus", corpus, "--batches", 2)
+    assert told.code == 0, told.err
+    assert "note: bare does not tell what it was trained on: it is evaluated as if on " in told.err
     refusal = call("train.py", *train[:4], "--dataset", "names", "--out", tmp_path / "words")
     assert refusal.code == 2
     assert "level must be char for words" in refusal.err

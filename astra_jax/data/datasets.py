@@ -386,8 +386,8 @@ def _split_words(text: str, config: DataConfig, keys: Sequence[Key[Array, ""]]) 
     cut = int(len(words) * config.train_fraction)
     if not 0 < cut < len(words):
         raise InputError(
-            f"{len(words)} words are too few to split {config.train_fraction:g} to the rest: "
-            "give a longer list"
+            f"{len(words)} {'different ' if config.dedupe else ''}words are too few to split "
+            f"{config.train_fraction:g} to the rest: give a list with more"
         )
     inputs, targets = to_device(pad_words(words, vocabulary, config))
     splits = []

@@ -117,6 +117,11 @@ class Subject:
         """What its folder is called."""
         return self.folder.resolve().name
 
+    @property
+    def is_of_unknown_text(self) -> bool:
+        """Whether its weights came from elsewhere without a word of their text."""
+        return self.runs[0].corpus.sha256 is None
+
     def score(
         self,
         corpus: CorpusRecord,
