@@ -18,8 +18,9 @@ from astra_jax.losses import IGNORE
 from astra_jax.model import GRULanguageModel
 from astra_jax.presets import override
 from astra_jax.runs.folder import Run
-from study import texts
-from study.texts import compare_samplers, likelihood, ratio, repetition
+from study import materials, text_measures, texts
+from study.text_measures import likelihood, ratio, repetition
+from study.texts import compare_samplers
 from tests.trainings import TEXT, WORDS, random_model
 
 SMALL = override(TEXT, num_layers=1)
@@ -33,9 +34,10 @@ STRATEGIES = texts.strategies
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     few = {"greedy": texts.Greedy(), "temperature 1.0": texts.Temperature()}
-    changed = dict(CONTEXT=10, PIECE=16, SHOWN_CHARS=30, strategies=lambda vocabulary: few)
-    for name, value in changed.items():
-        monkeypatch.setattr(texts, name, value)
+    monkeypatch.setattr(texts, "strategies", lambda vocabulary: few)
+    monkeypatch.setattr(materials, "CONTEXT", 10)
+    monkeypatch.setattr(materials, "SHOWN_CHARS", 30)
+    monkeypatch.setattr(text_measures, "PIECE", 16)
 
 
 @pytest.fixture
@@ -100,7 +102,7 @@ def test_ratio_has_the_error_of_a_mean_where_all_weigh_the_same() -> None:
 def test_likelihood_carries_the_state_from_the_context_on(
     text: tuple[Run, Split], monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
-    monkeypatch.setattr(texts, "PIECE", piece)
+    monkeypatch.setattr(text_measures, "PIECE", piece)
     model = make_model(text[0])
     whole = np.random.default_rng(2).integers(0, 50, (3, 30)).astype(np.int32)
     whole[1, 25:] = IGNORE
@@ -114,7 +116,7 @@ def test_likelihood_carries_the_state_from_the_context_on(
 def test_drawn_text_is_as_likely_as_the_network_expects(
     text: tuple[Run, Split], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(texts._Texts, "sample", lambda *how: "")
+    monkeypatch.setattr(materials.Texts, "sample", lambda *how: "")
     run, split = text
     model = make_model(run)
     found = compare_samplers(run, model, split, num=64, length=100)
@@ -129,7 +131,7 @@ def test_drawn_text_is_as_likely_as_the_network_expects(
 
 def _entropy(run: Run, model: GRULanguageModel, split: Split) -> float:
     """Returns the mean entropy of what the network predicts along texts that it draws."""
-    data = texts._Texts.of(split, 64, 100)
+    data = materials.Texts.of(split, 64, 100)
     how = texts.Temperature(), jax.random.key(3), True
     drawn = texts.Sampler(model).continue_ids(data.context, 100, *how)
     logits, _ = model(jnp.asarray(np.concatenate([data.context, drawn], axis=1)))
@@ -156,9 +158,9 @@ def test_a_sampler_that_copies_the_corpus_measures_as_the_corpus(
     text: tuple[Run, Split], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, split = text
-    real = texts._Texts.of(split, 5, 40).real
+    real = materials.Texts.of(split, 5, 40).real
     monkeypatch.setattr(texts.Sampler, "continue_ids", lambda *how: real)
-    monkeypatch.setattr(texts._Texts, "sample", lambda *how: "")
+    monkeypatch.setattr(materials.Texts, "sample", lambda *how: "")
     found = compare_samplers(run, make_model(run), split, **HERE)
     names = ["nats_per_char", "known_words", "known_letters", "repetition"]
     for how in found["samplers"]:
@@ -167,7 +169,7 @@ def test_a_sampler_that_copies_the_corpus_measures_as_the_corpus(
 
 def test_real_words_are_those_of_the_training_part(text: tuple[Run, Split]) -> None:
     run, split = text
-    data, encode = texts._Texts.of(split, 2, 40), run.vocabulary.encode
+    data, encode = materials.Texts.of(split, 2, 40), run.vocabulary.encode
     known = max(data.known, key=len)
     line = f"ww {known} Wvv {known.upper()[:1]}{known[1:]} wvvv. {known}"
     ids = np.tile(encode(line), (2, 1))
@@ -189,7 +191,7 @@ def test_comparison_follows_from_the_seed(text: tuple[Run, Split]) -> None:
 
 def test_real_text_is_what_stands_after_the_context(text: tuple[Run, Split]) -> None:
     run, split = text
-    data, decode = texts._Texts.of(split, 5, 40), run.vocabulary.decode
+    data, decode = materials.Texts.of(split, 5, 40), run.vocabulary.decode
     validation = builtin_corpus.play()[2700:3000]
     pairs = zip(data.context, data.real, strict=True)
     places = [validation.index(decode(before) + decode(after)) for before, after in pairs]
@@ -218,12 +220,12 @@ def test_names_are_held_against_the_lists(tmp_path: Path, words: tuple[Run, Spli
     stateful = {how["strategy"]: how for how in found["samplers"] if how["mode"] == "stateful"}
     assert stateful["greedy"]["distinct"]["mean"] == 1 / 2000
     assert stateful["temperature 1.0"]["distinct"]["mean"] > 0.1
-    assert stateful["temperature 1.0"]["text"].count(", ") == texts.SHOWN_NAMES - 1
+    assert stateful["temperature 1.0"]["text"].count(", ") == materials.SHOWN_NAMES - 1
 
 
 def test_names_end_where_they_end(words: tuple[Run, Split]) -> None:
     run, split = words
-    data = texts._Words.of(split, 3)
+    data = materials.Words.of(split, 3)
     encode, end = run.vocabulary.encode, run.vocabulary.end_id
     known = min(data.known)
     ids = np.array(
