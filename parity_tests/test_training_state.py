@@ -354,7 +354,7 @@ def test_a_run_that_is_imported_at_its_end_has_nothing_left_to_do(
     script("convert", source=tmp_path / "end.pth", destination=tmp_path / "end")
     script("train", resume=tmp_path / "end", corpus=corpora["text"])
     done = capsys.readouterr().out.splitlines()[-1]
-    assert done.startswith("done: its last epoch had been done before it was imported")
+    assert done.startswith("done: nothing was left to train after the imported weights")
 
 
 def example(rule: str = "adamw-cosine-clip", step: int = PART) -> TrainedModel:
