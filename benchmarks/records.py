@@ -1,6 +1,7 @@
 """What is measured, as JSON: everything that is needed to know what a number means."""
 
 import json
+import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def measure(what: str, setting: Setting, rules: Rules) -> dict[str, Any]:
     """Measures one thing, and returns its record."""
     return {
         "what": what,
+        "commit": _commit(),
         **_of(setting),
         "devices": setting.place.mesh.size,
         "torch_device": str(setting.torch_device),
@@ -56,6 +58,16 @@ def measure(what: str, setting: Setting, rules: Rules) -> dict[str, Any]:
 def _of(setting: Setting) -> dict[str, Any]:
     """Returns what all records of a file have in common."""
     return {"preset": setting.preset.to_dict(), "precision": setting.precision}
+
+
+def _commit() -> str | None:
+    """Returns which program it is that is measured; None where git does not know."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:  # There is no git.
+        return None
+    return done.stdout.strip() or None
 
 
 def measure_all(
