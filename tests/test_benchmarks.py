@@ -201,12 +201,15 @@ def _without_bias(layer: GRULayer, inputs: Tensor) -> Tensor:
     return torch.nn.functional.linear(inputs, torch.cat(parts), bias)
 
 
-@pytest.mark.parametrize("precision", ["highest", "bf16"])
-@pytest.mark.parametrize("what", [TRAIN, EVAL])
 @pytest.mark.parametrize(
-    ("name", "broken"),
-    [("_project", _without_bias), ("_recur", _reset_after)],
-    ids=["bias", "reset gate"],
+    ("what", "name", "broken", "precision"),
+    [
+        (TRAIN, "_project", _without_bias, "highest"),
+        (EVAL, "_recur", _reset_after, "highest"),
+        (TRAIN, "_recur", _reset_after, "bf16"),
+        (EVAL, "_project", _without_bias, "bf16"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value).strip("_"),
 )
 def test_a_contender_that_computes_something_else_is_no_contender(
     setting: Setting,
