@@ -91,9 +91,9 @@ def measure_all(
     found = {} if path is None else read_same(path, setting)
     for what, rules in wanted.items():
         found[what] = measure(what, setting, rules)
+        yield found[what]  # It is shown first: the file may not be writable any more.
         if path is not None:
             write(path, found.values())
-        yield found[what]
 
 
 def read_same(path: Path, setting: Setting) -> dict[str, dict[str, Any]]:
@@ -106,6 +106,8 @@ def read_same(path: Path, setting: Setting) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: the file is of another machine, other versions, another model or precision.
     """
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent} is no folder: make it first, or give another --json")
     if not path.exists():
         return {}
     document = _parse(path)

@@ -429,9 +429,34 @@ def test_what_a_file_holds_of_the_same_model_and_machine_stays_and_no_other_is_o
     monkeypatch.setattr(records, "vector_instructions", lambda: "another")
     with pytest.raises(InputError, match=r"measured otherwise \(vector_instructions\)"):
         records.read_same(path, setting)
+    with pytest.raises(InputError, match=r"missing is no folder: make it first"):
+        records.read_same(tmp_path / "missing" / "tiny.json", setting)
     path.write_text("{}")
     with pytest.raises(InputError, match="is no record of benchmarks"):
         records.read_same(path, setting)
+
+
+def test_a_process_whose_memory_cannot_be_measured_loses_nothing(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+):
+    def measured(name: str, setting: Setting, one: memory.Pass, limit: float) -> int:
+        if (name, one) == (OURS, "gradient"):
+            raise RuntimeError("killed")
+        return 3_000_000
+
+    monkeypatch.setattr(memory, "_in_fresh_process", measured)
+    record = memory.memory_of_all(setting, rules(OURS, "notebook"))
+    (table,) = tables.tables_of(record | {"what": "memory", **described(setting)})
+    assert table.rows == ((OURS, "3", tables.NONE), ("notebook", "3", "3"))
+    assert table.notes == ("ours's memory, gradient, is missing: killed",)
+
+
+def test_a_gpu_that_only_one_framework_has_is_refused(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(InputError, match="PyTorch has an accelerator and JAX has none"):
+        Setting(setting.preset)
 
 
 def test_unknown_peers_are_one_line_that_lists_the_known():
