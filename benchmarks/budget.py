@@ -15,20 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from tyro.conf import Positional
 
 from astra_jax import cli
 from astra_jax.errors import InputError
-from astra_jax.experiments.lifecycle import prepare
 from astra_jax.machine import placement
-from astra_jax.presets import find_preset, override
+from astra_jax.presets import find_preset
 from astra_jax.storage.atomic import write_text
 from astra_jax.storage.marked_pages import fill_in
-from astra_jax.training.fitting import FitOptions
 from astra_jax.training.pace import steps_of_a_call
-from astra_jax.training.trainer import Keys
+from benchmarks.jax_peers import JaxPeer, our_trainer
 from benchmarks.records import describe_machine
+from benchmarks.setting import Precision, Setting
 from benchmarks.tables import Table
 
 RECURRENCE = "recurrence"
@@ -50,12 +48,12 @@ PARTS: Mapping[str, str] = {
 KINDS = "products", "other arithmetic"
 CONTAINERS = ("while", "call", "conditional", "tuple", "get-tuple-element", "parameter")
 
-MODELS = (
-    *(("shakespeare", model, "float32") for model in ("alpha", "beta", "gamma")),
-    ("shakespeare", "gamma", "bfloat16"),
-    *(("names", model, "float32") for model in ("alpha", "beta", "gamma")),
+MODELS: tuple[tuple[str, str, Precision], ...] = (
+    *(("shakespeare", model, "highest") for model in ("alpha", "beta", "gamma")),
+    ("shakespeare", "gamma", "bf16"),
+    *(("names", model, "highest") for model in ("alpha", "beta", "gamma")),
 )
-"""Dataset, model and type of the products."""
+"""Dataset, model, and precision of the products."""
 PAGE, RECORD = "where-time-goes.md", "where-time-goes/steps.json"
 
 
@@ -108,44 +106,39 @@ def _of_recurrence(path: str) -> str:
     return f"{'backward' if 'transpose(' in path else 'forward'} scan: {kind}"
 
 
-def profile(model: str, dataset: str, dtype: str, options: FitOptions) -> dict[str, Any]:
+def profile(setting: Setting) -> dict[str, Any]:
     """Returns how long a training step takes, and each of its parts, in milliseconds.
 
     An operation's time is that on the thread that ran it; on several devices the mean of them.
     """
-    (preset,), _, (split,) = prepare(override(find_preset(model, dataset), dtype=dtype), None)
-    steps = preset.train.steps_per_epoch or 200
-    trainer, place = options.trainer(preset, steps)
-    keys = Keys.from_seed(0)
-    state = place.replicate(trainer.init(keys.init))
-    rows = place.share(np.asarray(split.train.epoch_rows(keys.batches, steps)))
-    fixed = place.replicate(split.train), rows
-    key = place.replicate(keys.dropout)
-    program = trainer.run_steps.lower(trainer, state, *fixed, 0, 1, key).compile()
-    state, _ = program(state, *fixed, 0, 1, key)
+    peer = JaxPeer(setting, our_trainer(setting))
+    parts = Origins(peer.compile_training().as_text() or "").parts
 
-    def run(state, end: int):
+    def seconds_of(num_steps: int) -> float:
         begin = time.perf_counter()
-        state = jax.block_until_ready(program(state, *fixed, 0, end, key))[0]
-        return state, time.perf_counter() - begin
+        peer.train(num_steps)
+        return time.perf_counter() - begin
 
-    state, _ = run(state, 2)
-    state, once = run(state, 3)
-    count = min(steps_of_a_call(once), (steps - 3) // 2)
-    state, plain = run(state, 3 + count)
+    seconds_of(3)
+    count = steps_of_a_call(seconds_of(1))
+    plain = seconds_of(count)
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
-            state, traced = run(state, 3 + 2 * count)
-        times = _times(folder, Origins(program.as_text() or "").parts)
-    scale = 1000 / count / place.mesh.size
+            traced = seconds_of(count)
+        times = _times(folder, parts)
+    num_devices = setting.place.mesh.size
+    scale = 1000 / count / num_devices
     return dict(
-        model=" ".join([dataset, model, *[dtype] * (dtype != "float32")]),
-        devices=place.mesh.size,
+        devices=num_devices,
         steps=count,
         step_ms=1000 * plain / count,
         traced_step_ms=1000 * traced / count,
         parts_ms={part: seconds * scale for part, seconds in times.most_common()},
     )
+
+
+def _title(dataset: str, model: str, precision: Precision) -> str:
+    return " ".join([dataset, model, *["bfloat16"] * (precision == "bf16")])
 
 
 def _times(folder: str, parts: Mapping[str, str]) -> Counter[str]:
@@ -201,7 +194,10 @@ def main(arguments: Arguments) -> None:
     if not (folder / PAGE).is_file():
         raise InputError(f"there is no {folder / PAGE}: give the folder that has it")
     placement.split_cpu()
-    budgets = [profile(model, dataset, dtype, FitOptions()) for dataset, model, dtype in MODELS]
+    budgets = [
+        dict(model=_title(*one), **profile(Setting(find_preset(one[1], one[0]), one[2])))
+        for one in MODELS
+    ]
     record = dict(environment=describe_machine(), budgets=budgets)
     (folder / RECORD).parent.mkdir(exist_ok=True)
     write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")

@@ -115,10 +115,11 @@ class JaxPeer:
         begin = self._state.step
         return self._state, self.data, self._rows, begin + 0, begin + num_steps, self.dropout_key
 
-    def compile_training(self) -> None:
-        """Compiles the loop over steps, and runs nothing."""
+    def compile_training(self) -> jax.stages.Compiled:
+        """Compiles the loop over steps, which `train` runs from now on, and returns it."""
         lowered = Trainer.run_steps.lower(self.trainer, *self._arguments(1))
         self._run_steps = lowered.compile()
+        return self._run_steps
 
     def train(self, num_steps: int) -> np.ndarray:
         """Does steps in one call to the device, and returns each one's loss."""

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -47,7 +48,6 @@ from benchmarks import (
     writing,
 )
 from benchmarks.agreement import DisagreementError
-from benchmarks.jax_peers import our_trainer
 from benchmarks.lineup import Rules
 from benchmarks.peers import EVAL, OURS, PEERS, SAMPLE, TRAIN, choose
 from benchmarks.rounds import Spread, Timed, run_rounds, summarize
@@ -482,15 +482,25 @@ def test_the_first_step_of_a_training_ends_its_process(corpora: dict[str, str], 
     assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """Lets a program be compiled ahead of its call: what stands for its arrays has no shape."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_a_budget_finds_every_part_of_a_step(setting: Setting):
-    trainer = our_trainer(setting)
-    key = jax.random.key(0)
-    state, rows = jax.eval_shape(trainer.init, key), setting.rows
-    run = jax.jit(lambda state, rows: trainer.run_steps(state, setting.data, rows, 0, 1, key))
-    program = run.lower(state, rows).compile().as_text()
-    found = Counter(budget.Origins(program or "").parts.values())
+    program = contest.make_peer(OURS, setting).compile_training().as_text()
+    found = Counter(budget.Origins(program).parts.values())
     scans = {f"{way} scan: {kind}" for way in ("forward", "backward") for kind in budget.KINDS}
     rest = {"outside the scans: products", "random bits", "head and loss", "optimiser", "batch"}
     assert scans | rest <= set(found)
     # A step has as many products backward as forward, three a layer.
     assert found["forward scan: products"] == found["backward scan: products"]
+    with mock.patch.object(budget, "steps_of_a_call", return_value=2):
+        measured = budget.profile(setting)
+    assert (measured["steps"], measured["devices"]) == (2, 1)
+    assert set(found) >= set(measured["parts_ms"]) >= rest
+    assert sum(measured["parts_ms"].values()) > 0
