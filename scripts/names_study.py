@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from astra_jax import cli
 from astra_jax.cli import default
 from astra_jax.training.progress import ConsoleProgress
-from study import names_study
+from study import names_page, names_study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def main(arguments: Arguments) -> None:
             epochs=arguments.epochs,
             corpus=arguments.corpus,
         )
-    print(names_study.table(json.loads(written[0].read_text(encoding="utf-8"))))
+    print(names_page.table(json.loads(written[0].read_text(encoding="utf-8"))))
     for path in written:
         print(f"wrote {path}")
 
