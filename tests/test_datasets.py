@@ -230,7 +230,7 @@ def test_parts_of_every_seed_are_of_one_type_and_share_what_is_compiled() -> Non
 
 
 def test_words_are_the_lines_of_a_text_without_blanks() -> None:
-    split = split_corpus("ab\r\n\n  cd \n\t\nef\ngh\nij", config("names"), KEY)
+    split = split_corpus("ab\r\n\n  cd \n\t\nef\rgh\nij", config("names"), KEY)
     found = [
         w for part in (split.train, split.validation) for w in words_of(part, split.vocabulary)
     ]

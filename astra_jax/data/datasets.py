@@ -343,7 +343,8 @@ def corpus_vocabulary(content: str | bytes | TokenFile, dataset: DatasetName) ->
 
 def _words(text: str) -> list[str]:
     # Not splitlines(), which also parts words at form feeds and Unicode's separators.
-    return [word for line in text.split("\n") if (word := line.strip())]
+    lines = text.replace("\r", "\n").split("\n")
+    return [word for line in lines if (word := line.strip())]
 
 
 def _split_running(content: str | bytes | TokenFile, config: DataConfig) -> Split:
