@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from astra_jax.data.corpus import load_corpus
     from astra_jax.data.datasets import split_corpus
     from astra_jax.data.vocabulary import Vocabulary
+    from astra_jax.dropout import draw_keep
     from astra_jax.errors import InputError
     from astra_jax.experiments.lifecycle import begin, restore_model, resume
     from astra_jax.gru import GRUWeights
@@ -45,6 +46,7 @@ __all__ = [
     "Vocabulary",
     "Writer",
     "begin",
+    "draw_keep",
     "find_preset",
     "fit",
     "load_corpus",
@@ -75,6 +77,7 @@ _PUBLIC = {
     "Vocabulary": "data.vocabulary",
     "Writer": "sampling.writing",
     "begin": "experiments.lifecycle",
+    "draw_keep": "dropout",
     "find_preset": "presets",
     "fit": "training.fitting",
     "load_corpus": "data.corpus",

@@ -9,6 +9,8 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
+import numpy as np
+
 from astra_jax.errors import InputError
 
 DatasetName = Literal["shakespeare", "names"]
@@ -56,6 +58,9 @@ class Record:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
             value = getattr(self, field.name)
+            if isinstance(value, np.generic):  # Of a range of NumPy's; JSON knows none of them.
+                value = value.item()
+                object.__setattr__(self, field.name, value)
             if not _conforms(value, hints[field.name]):
                 raise InputError(f"{field.name} must be {_name(hints[field.name])}, got {value!r}")
 
@@ -173,7 +178,8 @@ class DataConfig(Record):
             file is made of.
         carry_state: whether a window of running text goes on where the one before it in its place
             of the batch ended, from the states that were reached there: truncated backpropagation
-            through time. In the studies windows are drawn at random, and begin from zero states.
+            through time. The text's beginning follows its end. In the studies windows are drawn
+            at random, and begin from zero states.
     """
 
     dataset: DatasetName
@@ -205,7 +211,7 @@ class TrainConfig(Record):
         epochs: number of passes of `steps_per_epoch` steps.
         steps_per_epoch: optimiser steps in an epoch; None takes every batch of the data once.
         optimizer: `adamw` (decoupled decay) or `adam` (no decay).
-        learning_rate: of the first epoch.
+        learning_rate: the highest, that the schedule begins with.
         schedule: `cosine` (over epochs, constant inside one, floor 0), `cosine-by-step` (the same
             half wave, falling at every step) or `constant`.
         warmup_steps: first steps, in which the learning rate rises linearly to what the schedule
@@ -262,6 +268,11 @@ def require_short_warmup(config: TrainConfig, steps_per_epoch: int) -> None:
             f"warmup_steps must be fewer than the training's {steps:,}, got "
             f"{config.warmup_steps:,}: give a smaller --warmup-steps, or train longer"
         )
+
+
+def param_dtype(dtype: DtypeName) -> Literal["float32", "float64"]:
+    """Returns the type of parameters, states, moments and rates where products are of `dtype`."""
+    return "float64" if dtype == "float64" else "float32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,15 +2,16 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-from astra_jax.config import DropoutPlace, DtypeName, ModelConfig
-from astra_jax.gru import Embedded, GRUWeights, Stepper, gru, stepper
+from astra_jax.config import DropoutPlace, DtypeName, ModelConfig, param_dtype
+from astra_jax.errors import InputError
+from astra_jax.gru import Embedded, GRUWeights, Stepper, gru, require_choices, stepper
 from astra_jax.initializers import standard_normal, uniform_fan_in
 
 Reader = Callable[
@@ -24,9 +25,16 @@ LAYER_NORM_EPSILON = 1e-5
 
 
 class GRULayer(nnx.Module):
-    """The trained arrays of one recurrent layer; equations and gate order in `astra_jax.gru`."""
+    """One recurrent layer; equations and gate order in `astra_jax.gru`."""
 
-    def __init__(self, input_dim: int, hidden_dim: int, *, param_dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        input_dim: int,
+        hidden_dim: int,
+        *,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
         """Draws the weights as torch does; the second biases of r and z begin at zero."""
         from_input, from_state = uniform_fan_in(input_dim), uniform_fan_in(hidden_dim)
         self.kernel_ih = nnx.Param(
@@ -37,6 +45,27 @@ class GRULayer(nnx.Module):
         )
         self.bias_ih = nnx.Param(from_input(rngs.params(), (3, hidden_dim), param_dtype))
         self.bias_hh = nnx.Param(jnp.zeros((2, hidden_dim), param_dtype))
+
+    def __call__(
+        self,
+        inputs: Float[Array, "T B I"],
+        h_0: Float[Array, "B H"] | None = None,
+        keep: Bool[Array, "T B H"] | None = None,
+        dropout: float = 0.0,
+    ) -> tuple[Float[Array, "T B H"], Float[Array, "B H"]]:
+        """Runs the layer over time; returns its states after every step, and the last.
+
+        Args:
+            inputs: time first.
+            h_0: the state before the first step; None is zeros.
+            keep: which elements of each new state survive dropout; None drops nothing.
+            dropout: the probability that `keep` was drawn with.
+        """
+        if h_0 is None:
+            h_0 = jnp.zeros((inputs.shape[1], self.bias_hh.shape[-1]), self.bias_hh.dtype)
+        masks = None if keep is None else keep[None]
+        (hidden,), last = gru([self.weights], inputs, h_0[None], masks, dropout)
+        return hidden, last[0]
 
     @property
     def weights(self) -> GRUWeights:
@@ -49,9 +78,8 @@ class GRULayer(nnx.Module):
 class GRULanguageModel(nnx.Module):
     """Embedding, stacked GRU layers, optional LayerNorm, linear head.
 
-    Matrix products run in `dtype`, and the head's bias is rounded to it; parameters, states, the
-    norm and the logits stay in `param_dtype`, so bfloat16 arithmetic does not wear the carried
-    state away.
+    The operands of matrix products are of `dtype`; their sums, parameters, states, the norm and
+    the logits are of `config.param_dtype`, so bfloat16 does not wear the carried state away.
     """
 
     def __init__(
@@ -70,11 +98,18 @@ class GRULanguageModel(nnx.Module):
             config: the shape.
             dtype: of the matrix products.
             dropout_on: what dropout falls on; see `astra_jax.gru.gru`.
-            backend: of the recurrence; see there, too.
+            backend: of the recurrence; see there, too. `jax.jvp` and `jax.hessian` need `scan`.
             remat: whether gradients are to cost time rather than memory.
             rngs: where the weights come from.
+
+        Raises:
+            InputError: there is no such type, place of dropout or backend.
         """
-        compute, param = jnp.dtype(dtype), param_dtype(dtype)
+        require_choices(backend, dropout_on, config.dropout)
+        if dtype not in get_args(DtypeName):
+            known = ", ".join(get_args(DtypeName))
+            raise InputError(f"unknown dtype {dtype!r}: choose one of {known}")
+        compute, param = jnp.dtype(dtype), jnp.dtype(param_dtype(dtype))
         hidden = config.hidden_dim
         widths = [config.embedding_dim] + [hidden] * (config.num_layers - 1)
         self.config = config
@@ -189,16 +224,12 @@ def parameters(model: GRULanguageModel) -> nnx.State:
     return nnx.state(model, nnx.Param)
 
 
-def param_dtype(dtype: DtypeName) -> DTypeLike:
-    """Returns the type of parameters and states where the arithmetic is of type `dtype`."""
-    return jnp.dtype("float64" if dtype == "float64" else "float32")
-
-
 @contextlib.contextmanager
 def arithmetic(dtype: DtypeName) -> Iterator[None]:
     """Turns float64, which is off by default, on inside the block if `dtype` is that; never off.
 
-    In all threads, unlike `jax.enable_x64`: Orbax reads and writes in threads of its own.
+    In all threads, unlike `jax.enable_x64`: Orbax reads and writes in threads of its own. So
+    blocks of several threads must not overlap: the first one to end would end it for all.
     """
     enabled: bool = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
     if enabled or dtype != "float64":

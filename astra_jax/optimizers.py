@@ -10,7 +10,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from astra_jax.config import TrainConfig
+from astra_jax.config import TrainConfig, param_dtype
 
 TORCH_CLIP_EPSILON = 1e-6
 """`torch.nn.utils.clip_grad_norm_` adds this to the norm; optax's own rule adds nothing."""
@@ -43,14 +43,16 @@ def learning_rate_schedule(
     (arXiv:1608.03983), without restarts. In a warm-up of w steps the t-th has t / w of the rate.
     """
     warmup, num_steps = config.warmup_steps, config.epochs * steps_per_epoch
+    # Not JAX's default type: where float64 is on, a training in float32 would have other rates.
+    dtype = jax.dtypes.canonicalize_dtype(param_dtype(config.dtype))
 
     def half_wave(done: ArrayLike, of: int) -> Float[Array, ""]:
-        angle = jnp.pi * jnp.asarray(done).astype(jnp.result_type(float)) / of
+        angle = jnp.pi * jnp.asarray(done).astype(dtype) / of
         return config.learning_rate * (1 + jnp.cos(angle)) / 2
 
     def constant(step: ArrayLike) -> Float[Array, ""]:
         del step
-        return jnp.asarray(config.learning_rate)
+        return jnp.asarray(config.learning_rate, dtype)
 
     def cosine(step: ArrayLike) -> Float[Array, ""]:
         return half_wave(jnp.asarray(step) // steps_per_epoch, config.epochs)
@@ -63,7 +65,11 @@ def learning_rate_schedule(
     ]
     if not warmup:
         return rate
-    return lambda step: rate(step) * jnp.minimum((jnp.asarray(step) + 1) / warmup, 1)
+
+    def warmed_up(step: ArrayLike) -> Float[Array, ""]:
+        return rate(step) * jnp.minimum((jnp.asarray(step) + 1).astype(dtype) / warmup, 1)
+
+    return warmed_up
 
 
 def _is_product_matrix(params: nnx.State) -> nnx.State:

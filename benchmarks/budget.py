@@ -36,6 +36,7 @@ PARTS: Mapping[str, str] = {
     "_look_up_backward": RECURRENCE,
     "fused_gru": RECURRENCE,
     "scan_gru": RECURRENCE,
+    "gru": RECURRENCE,  # What its backward pass consists of stands where it is called.
     "Linear.__call__": "head and loss",
     "cross_entropy_sum": "head and loss",
     "Trainer.apply_gradients": "optimiser",
@@ -106,13 +107,18 @@ def _of_recurrence(path: str) -> str:
     return f"{'backward' if 'transpose(' in path else 'forward'} scan: {kind}"
 
 
+def compiled(setting: Setting) -> tuple[JaxPeer, Origins]:
+    """Returns who trains, its program being compiled, and where that comes from."""
+    peer = JaxPeer(setting, our_trainer(setting))
+    return peer, Origins(peer.compile_training().as_text() or "")
+
+
 def profile(setting: Setting) -> dict[str, Any]:
     """Returns how long a training step takes, and each of its parts, in milliseconds.
 
     An operation's time is that on the thread that ran it; on several devices the mean of them.
     """
-    peer = JaxPeer(setting, our_trainer(setting))
-    parts = Origins(peer.compile_training().as_text() or "").parts
+    peer, origins = compiled(setting)
 
     def seconds_of(num_steps: int) -> float:
         begin = time.perf_counter()
@@ -125,7 +131,7 @@ def profile(setting: Setting) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             traced = seconds_of(count)
-        times = _times(folder, parts)
+        times = _times(folder, origins.parts)
     num_devices = setting.place.mesh.size
     scale = 1000 / count / num_devices
     return dict(

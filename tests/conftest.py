@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jaxtyping
 import pytest
 
 from astra_jax.config import Preset
@@ -77,6 +78,14 @@ def optimized() -> Iterator[None]:
 
 
 @pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Checks no shapes and types, as users run it: what is said of wrong ones is what they read."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
 def data_dir() -> Path:
     """The folder of the two published corpora; tests that need it are skipped without it."""
     if _DATA_DIR is None:
@@ -93,6 +102,8 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     monkeypatch.delenv(corpus.DATA_DIR_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr(corpus, "_fetch", _no_network)
+    # So do the processes that a test starts.
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     # JAX has one cache a process, which would outlive the test's folder.
     monkeypatch.setattr(compile_cache, "enable", lambda: "")
 

@@ -5,6 +5,7 @@ import math
 from dataclasses import FrozenInstanceError
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -262,3 +263,9 @@ def test_config_of_adam_takes_no_weight_decay() -> None:
 def test_config_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         ModelConfig(**MODEL).hidden_dim = 1  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_config_takes_numbers_of_numpys_for_what_they_are() -> None:
+    config = ModelConfig.from_dict(MODEL | {"hidden_dim": np.int64(7), "dropout": np.float32(0.5)})
+    assert config == ModelConfig.from_dict(MODEL | {"hidden_dim": 7, "dropout": 0.5})
+    assert json.loads(json.dumps(config.to_dict())) == config.to_dict()

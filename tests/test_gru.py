@@ -265,37 +265,60 @@ def test_a_single_text_reads_large_kernels_of_bfloat16_as_they_are_and_small_one
     assert f" {other}[{2 * width},{width}]" not in loop
 
 
+@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_second_call_outside_of_a_program_compiles_nothing(
+    backend: str, remat: bool, caplog: pytest.LogCaptureFixture
+):
+    layers, ids, table, h_0, _ = single(random_inputs(4, 1, 2, 3))
+    inputs = Embedded(table, jax.device_put(ids))
+    first, _ = gru(layers, inputs, h_0, backend=backend, remat=remat)
+    with jax.log_compiles():
+        second, _ = gru(layers, inputs, h_0, backend=backend, remat=remat)
+        assert "Compiling" not in caplog.text
+        gru(layers, inputs, h_0, dtype=jnp.bfloat16, backend=backend, remat=remat)
+    assert "Compiling" in caplog.text
+    np.testing.assert_array_equal(first[-1], second[-1])
+
+
+@pytest.mark.usefixtures("unchecked")
 def test_gru_refuses_what_does_not_fit():
     layers, ids, table, h_0, keep = single(random_inputs(4, 3, 5, 6))
     inputs = Embedded(table, jax.device_put(ids))
     with pytest.raises(InputError, match="unknown GRU backend 'fast': choose one of scan"):
         gru(layers, inputs, h_0, backend="fast")
     transposed = [layers[0]._replace(kernel_ih=layers[0].kernel_ih.swapaxes(1, 2)), layers[1]]
-    unchecked = getattr(gru, "__wrapped__", gru)  # Without beartype, as users run it.
     wrong = r"kernel_ih of layer 0 has shape \(3, 6, 5\), expected \(3, 5, 6\)"
     with pytest.raises(InputError, match=wrong):
-        unchecked(transposed, inputs, h_0)
+        gru(transposed, inputs, h_0)
     with pytest.raises(InputError, match="keep has shape"):
-        unchecked(layers, inputs, h_0, jnp.asarray(keep[:, :, :1]))
-    with pytest.raises(InputError, match="h_0 has shape"):
-        unchecked(layers, inputs, h_0[:1])
+        gru(layers, inputs, h_0, jnp.asarray(keep[:, :, :1]))
+    for wrong_h_0 in (h_0[:1], h_0[0], h_0[..., :0], jnp.zeros(())):
+        with pytest.raises(InputError, match="h_0 has shape"):
+            gru(layers, inputs, wrong_h_0)
+    whole = jax.tree.map(lambda a: a.astype(jnp.int32), (layers, inputs.dense(), h_0))
+    with pytest.raises(InputError, match="type of h_0 is int32, expected one of floating-point"):
+        gru(*whole)
+    step = stepper(layers, table, num=1)
+    with pytest.raises(InputError, match=r"ids have shape \(2,\), expected \(1,\)"):
+        step(ids[0, :2], h_0[:, :1])
     half = inputs.dense().astype(jnp.bfloat16)
     with pytest.raises(InputError, match="type of inputs is bfloat16, expected that of h_0, fl"):
-        unchecked(layers, half, h_0)
+        gru(layers, half, h_0)
     with pytest.raises(InputError, match="kernel_ih of layer 0 is float32, expected that of h_0"):
-        unchecked(layers, half, h_0.astype(jnp.bfloat16))
+        gru(layers, half, h_0.astype(jnp.bfloat16))
     with pytest.raises(InputError, match="unknown dropout_on 'x': choose one of states, outputs"):
-        unchecked(layers, inputs, h_0, dropout_on=cast(Any, "x"))
+        gru(layers, inputs, h_0, dropout_on=cast(Any, "x"))
     with pytest.raises(InputError, match="dropout must be at least 0 and below 1, got 1"):
-        unchecked(layers, inputs, h_0, dropout=1.0)
+        gru(layers, inputs, h_0, dropout=1.0)
     with pytest.raises(InputError, match=r'float64 .* in float32: call .*"jax_enable_x64", True'):
-        unchecked(layers, inputs, h_0, dtype=jnp.float64)
+        gru(layers, inputs, h_0, dtype=jnp.float64)
     with pytest.raises(InputError, match="there is no layer to run"):
-        unchecked([], inputs, h_0)
+        gru([], inputs, h_0)
     dense = inputs.dense()
     for nothing in (dense[:0], dense[:, :0]):
         with pytest.raises(InputError, match=r"inputs have shape .*, expected \[T, B, E\]"):
-            unchecked(layers, nothing, h_0)
+            gru(layers, nothing, h_0)
 
 
 @pytest.mark.parametrize(

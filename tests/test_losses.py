@@ -16,3 +16,11 @@ def test_cross_entropy_is_the_mean_negative_log_likelihood_of_what_counts():
     np.testing.assert_allclose(total, expected.sum(), rtol=1e-6)
     mean = cross_entropy(jnp.asarray(logits), jnp.asarray(targets))
     np.testing.assert_allclose(mean, expected.mean(), rtol=1e-6)
+
+
+def test_targets_of_a_byte_all_count():
+    logits = jnp.zeros((1, 1, 256)).at[..., 156].set(2.0)
+    targets = jnp.array([[156]])
+    total, count = cross_entropy_sum(logits, targets.astype(jnp.uint8))
+    assert (total, count) == cross_entropy_sum(logits, targets)
+    assert count == 1

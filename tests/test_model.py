@@ -1,5 +1,7 @@
 """The model: sizes, initial distributions, carried state, types."""
 
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,8 @@ from flax import nnx
 
 from astra_jax.config import DtypeName, ModelConfig
 from astra_jax.dropout import draw_keep
+from astra_jax.errors import InputError
+from astra_jax.gru import gru
 from astra_jax.model import GRULanguageModel, arithmetic, parameters
 from astra_jax.presets import PRESETS
 
@@ -102,3 +106,22 @@ def test_bfloat16_rounds_what_is_multiplied_and_no_bias():
     model.head.kernel[...] = jnp.zeros_like(model.head.kernel[...])
     logits = model.logits(jnp.ones((2, 7)))
     np.testing.assert_array_equal(logits, np.broadcast_to(model.head.bias[...], (2, 11)))
+
+
+def test_a_layer_is_called_as_the_model_calls_it():
+    model, rng = new_model(), np.random.default_rng(0)
+    inputs, h_0 = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((4, 3, 5), (3, 7)))
+    keep = jnp.asarray(rng.random((4, 3, 7)) < 0.5)
+    layer = model.layers[0]
+    outputs, last = layer(inputs, h_0, keep, 0.5)
+    (expected,), _ = gru([layer.weights], inputs, h_0[None], keep[None], 0.5)
+    np.testing.assert_array_equal(outputs, expected)
+    np.testing.assert_array_equal(last, outputs[-1])
+    np.testing.assert_array_equal(layer(inputs)[0], layer(inputs, jnp.zeros_like(h_0))[0])
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("wrong", ["backend", "dtype", "dropout_on"])
+def test_a_model_refuses_what_it_could_not_compute(wrong: str):
+    with pytest.raises(InputError, match=r"unknown .*'nope': choose one of"):
+        cast(Any, GRULanguageModel)(TINY, **{wrong: "nope"}, rngs=nnx.Rngs(params=0))

@@ -47,6 +47,19 @@ def test_a_warmup_rises_to_a_cosine_that_falls_at_every_step():
     np.testing.assert_allclose(rates, [2e-3, 4e-3, 6e-3, 8e-3, *half_wave], rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "cosine-by-step"])
+@pytest.mark.parametrize("warmup_steps", [0, 4])
+def test_rates_of_float32_are_the_same_where_float64_is_on(schedule: str, warmup_steps: int):
+    fields = dict(epochs=7, learning_rate=3e-3, schedule=schedule, warmup_steps=warmup_steps)
+    config = override(PRESETS["shakespeare", "alpha"], **fields).train
+    rates = []
+    for enabled in (False, True):
+        with jax.enable_x64(enabled):
+            rates.append(np.asarray(jax.vmap(learning_rate_schedule(config, 5))(jnp.arange(35))))
+    assert rates[0].dtype == rates[1].dtype == np.float32
+    assert rates[0].tobytes() == rates[1].tobytes()
+
+
 def test_adam_in_float32_is_as_near_to_float64_as_rounding_allows():
     # optax's own bias correction is off by 1.3e-5 at the first step; this one must not be.
     gradient = np.array([0.3, -2.0, 1e-3])

@@ -20,7 +20,15 @@ from astra_jax.gru.step import Stepper, stepper
 from astra_jax.gru.wavefront import wavefront_gru
 from astra_jax.gru.weights import GRUWeights
 
-__all__ = ["BACKENDS", "Embedded", "GRUWeights", "Stepper", "gru", "stepper"]
+__all__ = [
+    "BACKENDS",
+    "Embedded",
+    "GRUWeights",
+    "Stepper",
+    "gru",
+    "require_choices",
+    "stepper",
+]
 
 
 class Backend(NamedTuple):
@@ -96,8 +104,8 @@ def gru(
 
     Returns:
         What each layer hands up after every step, and the last states. Every backend has a
-        gradient; forward mode (`jax.jvp`) needs `scan`, and a gradient of a gradient any but
-        `pallas`, since the others have backward passes of their own.
+        gradient. Forward mode (`jax.jvp`, `jax.hessian`) needs the backend `scan`: the others have
+        backward passes of their own. A gradient of a gradient needs any but `pallas`.
 
     Raises:
         InputError: there is no such backend or place of dropout, shapes or types do not fit
@@ -105,10 +113,32 @@ def gru(
             step, or no batch.
     """
     dtype = h_0.dtype if dtype is None else dtype
-    _check_choices(backend, dropout_on, dropout)
+    require_choices(backend, dropout_on, dropout)
     _check_shapes(layers, inputs, h_0, keep)
     _check_types(layers, inputs, h_0, dtype)
-    run = BACKENDS[backend or CHOICES[jax.default_backend()]].run
+    backend = backend or CHOICES[jax.default_backend()]
+    how = float(dropout), dropout_on, jnp.dtype(dtype), backend, remat
+    return _run(layers, inputs, h_0, keep, *how)
+
+
+# Compiled as a whole: outside of a compiled program each call would compile its loops anew, as
+# their bodies are new functions.
+@functools.partial(
+    jax.jit, static_argnames=("dropout", "dropout_on", "dtype", "backend", "remat"), inline=True
+)
+def _run(
+    layers: Sequence[GRUWeights],
+    inputs: Inputs,
+    h_0: Float[Array, "L B H"],
+    keep: Bool[Array, "L T B H"] | None,
+    dropout: float,
+    dropout_on: DropoutPlace,
+    dtype: DTypeLike,
+    backend: str,
+    remat: bool,
+) -> tuple[list[Float[Array, "T B H"]], Float[Array, "L B H"]]:
+    """Does what `gru` does, of arguments that are checked."""
+    run = BACKENDS[backend].run
     if remat:
         run = functools.partial(segmented, run)
     if dropout_on == "outputs" and keep is not None:  # Layer by layer, which costs a GPU time.
@@ -116,8 +146,12 @@ def gru(
     return run(layers, inputs, h_0, keep, dropout, dtype)
 
 
-def _check_choices(backend: str | None, dropout_on: str, dropout: float) -> None:
-    """Refuses what would otherwise be taken for something else, or fail far from here."""
+def require_choices(backend: str | None, dropout_on: str, dropout: float) -> None:
+    """Refuses what would otherwise be taken for something else, or fail far from here.
+
+    Raises:
+        InputError: there is no such backend or place of dropout, or no such rate.
+    """
     for name, value, known in (
         ("GRU backend", backend, (None, *BACKENDS)),
         ("dropout_on", dropout_on, get_args(DropoutPlace)),
@@ -140,6 +174,8 @@ def _check_shapes(
             f"inputs have shape {inputs.shape}, expected [T, B, E] with at least one of each"
         )
     time, batch, width = inputs.shape
+    if len(h_0.shape) != 3 or not h_0.shape[-1]:
+        raise InputError(f"h_0 has shape {h_0.shape}, expected [L, B, H] with H at least 1")
     hidden = h_0.shape[-1]
     expected: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     expected["h_0"] = h_0.shape, (len(layers), batch, hidden)
@@ -165,6 +201,8 @@ def _check_types(
             f'{jnp.result_type(dtype)}: call jax.config.update("jax_enable_x64", True) first'
         )
     wanted = jnp.result_type(h_0)
+    if not jnp.issubdtype(wanted, jnp.floating):
+        raise InputError(f"the type of h_0 is {wanted}, expected one of floating-point numbers")
     given = {"inputs": inputs.dtype}
     for index, weights in enumerate(layers):
         given |= {f"{name} of layer {index}": a.dtype for name, a in weights._asdict().items()}

@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, DTypeLike, Float, Int
 
+from astra_jax.errors import InputError
 from astra_jax.gru.cell import Gates, advance
 from astra_jax.gru.projection import dot, summed_biases
 from astra_jax.gru.weights import GRUWeights
@@ -113,7 +114,13 @@ class Stepper(NamedTuple):
     def __call__(
         self, ids: Int[Array | np.ndarray, " B"], h: Float[Array, "L B H"]
     ) -> Float[Array, "L B H"]:
-        """Takes the states of all layers from before a character to after it."""
+        """Takes the states of all layers from before a character to after it.
+
+        Raises:
+            InputError: there are not as many ids as states.
+        """
+        if ids.shape != h.shape[1:2]:
+            raise InputError(f"ids have shape {ids.shape}, expected {h.shape[1:2]} as the states")
         states = [self.first.advance(h[0], self.known[ids])]
         for before, cell in zip(h[1:], self.others, strict=True):
             states.append(cell.recurrence.advance(before, cell.project(states[-1])))
