@@ -1,6 +1,7 @@
 """The exceptions that the command line turns into one line and an exit code."""
 
 import signal
+from typing import Self
 
 MAX_MESSAGE = 2000
 """Characters of a message."""
@@ -51,3 +52,7 @@ class StoppedError(Exception):
         super().__init__(f"stopped by {by} after step {step}")
         self.number = number
         self.step = step
+
+    def __reduce__(self) -> tuple[type[Self], tuple[int, int]]:
+        """Lets a process hand it to another one, as `multiprocessing` does."""
+        return type(self), (self.number, self.step)

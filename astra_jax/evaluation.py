@@ -28,6 +28,7 @@ from astra_jax.data.datasets import (
     stages,
 )
 from astra_jax.data.vocabulary import Vocabulary
+from astra_jax.errors import InputError
 from astra_jax.losses import target_losses
 from astra_jax.machine import memory
 from astra_jax.machine.placement import Placement
@@ -161,8 +162,9 @@ def evaluate(
 
 
 def running_text(data: Dataset) -> TextWindows | StoredWindows:
-    """Returns data that is known to be running text as what it is."""
-    assert isinstance(data, TextWindows | StoredWindows)
+    """Returns data as the running text that it is; raises `InputError` if it is words."""
+    if not isinstance(data, TextWindows | StoredWindows):
+        raise InputError("running text is needed, got a list of words")
     return data
 
 
@@ -266,8 +268,9 @@ def _evaluate_words(
 
 
 def words_of(data: Dataset, vocabulary: Vocabulary) -> list[str]:
-    """Returns the words of data that is known to be of words, in its order."""
-    assert isinstance(data, PaddedWords)
+    """Returns the words of some data, in its order; raises `InputError` if it is running text."""
+    if not isinstance(data, PaddedWords):
+        raise InputError("a list of words is needed, got running text")
     rows = np.asarray(data.inputs)[np.asarray(data.part)]
     return [vocabulary.decode(row[row != 0]) for row in rows]  # 0 is padding, or the start.
 

@@ -151,7 +151,7 @@ def find_preset(model: str, dataset: str | None = None, recipe: str = NOTEBOOK) 
 def override(preset: Preset, **fields: Any) -> Preset:
     """Returns the preset with some fields of its model, data or train part replaced.
 
-    A model of another shape is no longer the published one and is renamed after
+    A model of another shape or dataset is no longer the published one and is renamed after
     `CUSTOM_NAMES`. Switching to Adam, which has no decay, sets `weight_decay` to 0 unless it
     is given as well.
 
@@ -163,7 +163,8 @@ def override(preset: Preset, **fields: Any) -> Preset:
     parts = _split(fields)
     configs = {part: dataclasses.replace(getattr(preset, part), **parts[part]) for part in _PARTS}
     changed = dataclasses.replace(preset, **configs)
-    if same_shape(changed.model, preset.model):
+    same_data = changed.data.dataset == preset.data.dataset
+    if same_data and same_shape(changed.model, preset.model):
         return changed
     return dataclasses.replace(changed, **CUSTOM_NAMES[changed.data.dataset])
 

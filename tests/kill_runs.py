@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,23 +65,43 @@ def main() -> None:
     sys.exit(bool(values["not_equal"]) or not outcomes)
 
 
+Ended = subprocess.CompletedProcess[str]
+
+
+def run_apart(command: Sequence[str]) -> Ended:
+    """Runs a command to its end in a process of its own."""
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 def kill_runs(
-    kills: int, seed: int, recipes: Sequence[str] = tuple(RECIPES)
+    kills: int,
+    seed: int,
+    recipes: Sequence[str] = tuple(RECIPES),
+    run_whole: Callable[[Sequence[str]], Ended] = run_apart,
 ) -> list[dict[str, Any]]:
-    """Returns, for each kill, when it came and what was different in the end."""
+    """Returns, for each kill, when it came and what was different in the end.
+
+    Args:
+        kills: how many.
+        seed: decides their moments.
+        recipes: of the trainings.
+        run_whole: runs the commands that nobody kills.
+    """
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         wholes, seconds = {}, (0.0, 0.0)
         for recipe in recipes:
-            wholes[recipe], seconds = _train(recipe, folder)
+            wholes[recipe], seconds = _train(recipe, folder, run_whole)
         outcomes = []
         for number in range(kills):
             recipe = rng.choice(recipes)
             run = folder / f"killed {number}"
             kind = KINDS[number % len(KINDS)]
             moment = _kill(recipe, folder, run, rng, seconds, kind)
-            outcomes.append({"recipe": recipe, **moment, **_outcome(run, recipe, folder, wholes)})
+            outcomes.append(
+                {"recipe": recipe, **moment, **_outcome(run, recipe, folder, wholes, run_whole)}
+            )
             print(json.dumps(outcomes[-1]), flush=True)
         return outcomes
 
@@ -97,17 +117,15 @@ def _command(recipe: str, folder: Path, *more: str) -> list[str]:
     return [sys.executable, str(TRAIN), *flags, "--corpus", str(corpus), *more]
 
 
-def _train(recipe: str, folder: Path) -> tuple[Run, tuple[float, float]]:
+def _train(
+    recipe: str, folder: Path, run_whole: Callable[[Sequence[str]], Ended]
+) -> tuple[Run, tuple[float, float]]:
     """Trains undisturbed; returns the run, when its first file came to be, and when it ended."""
-    run, started = folder / recipe, time.perf_counter()
-    command = _command(recipe, folder, "--out", str(run))
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not (run / "config.json").exists():
-            time.sleep(0.01)
-        begun = time.perf_counter() - started
-        if process.wait():
-            raise subprocess.CalledProcessError(process.returncode, command)
-    return Run.open(run), (begun, time.perf_counter() - started)
+    run, started = folder / recipe, time.time()
+    done = run_whole(_command(recipe, folder, "--out", str(run)))
+    done.check_returncode()
+    begun = (run / "config.json").stat().st_mtime - started
+    return Run.open(run), (begun, time.time() - started)
 
 
 def _kill(
@@ -141,7 +159,13 @@ def _half_written(run: Path) -> list[Path]:
     return list(run.glob("*/*orbax-checkpoint-tmp*"))
 
 
-def _outcome(run: Path, recipe: str, folder: Path, wholes: dict[str, Run]) -> dict[str, Any]:
+def _outcome(
+    run: Path,
+    recipe: str,
+    folder: Path,
+    wholes: dict[str, Run],
+    run_whole: Callable[[Sequence[str]], Ended],
+) -> dict[str, Any]:
     """Resumes a killed run, or begins it again where it had not come to be, and compares."""
     begun = (run / "vocabulary.json").exists()
     if begun:
@@ -150,7 +174,7 @@ def _outcome(run: Path, recipe: str, folder: Path, wholes: dict[str, Run]) -> di
     else:
         run, standing = run.with_name(f"{run.name} again"), 0
         flags = _command(recipe, folder, "--out", str(run))
-    done = subprocess.run(flags, capture_output=True, text=True, check=False)
+    done = run_whole(flags)
     if done.returncode:
         return {"resumed_at": standing, "differences": [done.stderr.strip()]}
     return {"resumed_at": standing, "differences": compare(Run.open(run), wholes[recipe])}

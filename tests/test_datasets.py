@@ -270,6 +270,13 @@ def test_empty_corpus_is_an_error(dataset: str, text: str) -> None:
         split_corpus(text, config(dataset), KEY)
 
 
+def test_a_corpus_of_another_level_is_refused() -> None:
+    for content, level in (("abc" * 9, "byte"), (b"abc" * 9, "char")):
+        text = config("shakespeare", train_fraction=0.5, seq_len=3, level=level)
+        with pytest.raises(InputError, match=f"level is {level}, and the corpus is of level"):
+            split_corpus(content, text, KEY)
+
+
 def test_word_that_leaves_no_place_for_the_start_token_is_named() -> None:
     with pytest.raises(InputError) as error:
         split_corpus("anna\nclara\nbob", config("names", start_token=True), KEY)

@@ -186,6 +186,11 @@ def test_override_of_the_shape_makes_a_custom_model(row: Any, field: str, value:
     assert not same_shape(override(preset, **{field: value}).model, preset.model)
 
 
+def test_override_of_the_dataset_makes_a_custom_model() -> None:
+    changed = override(ALPHA, dataset="names")
+    assert (changed.title, changed.model) == ("names-custom", ALPHA.model)
+
+
 def test_override_to_adam_drops_the_decay_unless_it_is_given_too() -> None:
     train = dataclasses.replace(ALPHA.train, optimizer="adam", weight_decay=0.0)
     assert override(ALPHA, optimizer="adam") == dataclasses.replace(ALPHA, train=train)

@@ -268,6 +268,7 @@ def test_words_begin_unseen_and_end_at_the_end_token():
         (dict(prompt=""), "prompt is empty"),
         (dict(length=0), "length must be at least 1, got 0"),
         (dict(num=0), "num must be at least 1, got 0"),
+        (dict(chunk=0), "chunk must be at least 1, got 0"),
         (dict(strategy=TopK(11)), "top-k must be at most 10.*got 11"),
     ],
 )
@@ -275,7 +276,19 @@ def test_generate_refuses(arguments: dict, message: str):
     defaults = dict(prompt="a", strategy=Greedy(), length=3, num=1)
     given = {**defaults, **arguments}
     with pytest.raises(InputError, match=message):
-        Writer(model_of(TEXT), TEXT).generate(key=jax.random.key(0), **given)
+        Writer(model_of(TEXT), TEXT).stream(key=jax.random.key(0), **given)
+
+
+def test_a_writer_takes_the_vocabulary_of_its_model():
+    with pytest.raises(InputError, match="vocabulary has 3 tokens and the model 10"):
+        Writer(model_of(TEXT), Vocabulary.of_text("abc"))
+
+
+@pytest.mark.parametrize("prompt", [[[]], [[3, -1]], [[0, 10]]], ids=str)
+def test_a_prompt_has_ids_of_the_model(prompt: list[list[int]]):
+    ids = np.array(prompt, np.int32)
+    with pytest.raises(InputError, match=r"at least one id, each in \[0, 10\), got"):
+        sampler.Sampler(model_of(TEXT)).continue_ids(ids, 3, Greedy(), jax.random.key(0), True)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])

@@ -11,7 +11,8 @@ import pytest
 from flax import nnx
 
 from astra_jax.config import Preset
-from astra_jax.errors import InputError
+from astra_jax.data.datasets import TextWindows
+from astra_jax.errors import DivergedError, InputError
 from astra_jax.experiments import lifecycle
 from astra_jax.optimizers import learning_rate_schedule
 from astra_jax.presets import override
@@ -19,7 +20,7 @@ from astra_jax.training import fitting, pace
 from astra_jax.training.fitting import FitOptions
 from astra_jax.training.progress import Snapshot
 from astra_jax.training.saving import SavePolicy
-from astra_jax.training.trainer import Keys, Trainer
+from astra_jax.training.trainer import MAX_STEPS_PER_CALL, Keys, Trainer
 from tests.trainings import TEXT, WORDS, Begin, Silent, Train, without_times
 
 
@@ -50,6 +51,14 @@ def test_a_call_for_later_steps_than_the_next_does_none(begin: Begin):
         state, _ = trainer.run_steps(state, split.train, rows, offset, 4, keys.dropout)
         steps.append(int(state.step))
     assert steps == [0, 4]
+
+
+def test_a_call_ends_where_its_rows_do(begin: Begin):
+    run, split = begin(TEXT)
+    trainer, keys = Trainer(run.preset, 7), Keys.from_seed(0)
+    rows = split.train.epoch_rows(keys.batches, 3)
+    state, told = trainer.run_steps(trainer.init(keys.init), split.train, rows, 0, 7, keys.dropout)
+    assert int(state.step) == np.count_nonzero(told.loss_nats) == 3
 
 
 @pytest.mark.parametrize("preset", [TEXT, WORDS], ids=["text", "words"])
@@ -180,6 +189,7 @@ def test_times_are_of_steps_and_validations_apart(begin: Begin, monkeypatch: pyt
 
 
 def test_a_pace_is_that_of_steps_without_compilation(monkeypatch: pytest.MonkeyPatch):
+    assert pace.steps_of_a_call(1e-9) == MAX_STEPS_PER_CALL
     now = 0.0
     monkeypatch.setattr(pace.time, "perf_counter", lambda: now)
     kept = pace.Pace()
@@ -194,3 +204,40 @@ def test_a_pace_is_that_of_steps_without_compilation(monkeypatch: pytest.MonkeyP
     kept.start()
     now += 1.0
     assert kept.observe(20) == 1.0
+
+
+def test_every_epoch_draws_batches_of_its_own(begin: Begin, monkeypatch: pytest.MonkeyPatch):
+    drawn: dict[str, list[np.ndarray]] = {"epoch_rows": [], "estimate_rows": []}
+    run, split = begin(TEXT)
+    for name, seen in drawn.items():
+        draw = getattr(TextWindows, name)
+
+        def spy(self, *how, draw=draw, seen=seen):
+            seen.append(np.asarray(draw(self, *how)))
+            return seen[-1]
+
+        monkeypatch.setattr(TextWindows, name, spy)
+    fitting.fit(run, split, Silent())
+    for first, second in drawn.values():
+        assert not np.array_equal(first, second)
+
+
+def test_a_gradient_that_overflows_stops_a_training_whose_loss_is_finite(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+):
+    update = Trainer.update
+
+    def overflow(self, state, batch, keep):
+        after, told = update(self, state, batch, keep)
+        norm = jnp.where(state.step == 3, jnp.inf, told.grad_norm)
+        return after, told._replace(grad_norm=norm)
+
+    monkeypatch.setattr(Trainer, "update", overflow)
+    run, split = begin(override(TEXT, learning_rate=1.5e-3))  # So that it is compiled anew.
+    trainer, keys = Trainer(run.preset, 7), Keys.from_seed(0)
+    rows = split.train.epoch_rows(keys.batches, 7)
+    state, told = trainer.run_steps(trainer.init(keys.init), split.train, rows, 0, 7, keys.dropout)
+    assert int(state.step) == 3
+    assert np.isfinite(told.loss_nats).all()
+    with pytest.raises(DivergedError, match="at step 4, the norm of the gradient is not finite"):
+        fitting.fit(run, split, Silent())

@@ -162,9 +162,9 @@ def test_vocabulary_comes_back_from_json_as_it_was(vocabulary: Vocabulary) -> No
         (None, "must be an object of tokens, start_id and end_id"),
         (["a"], "must be an object of tokens, start_id and end_id"),
         ({"tokens": ["a"]}, "must be an object of tokens, start_id and end_id"),
-        (dict(tokens=[], start_id=None, end_id=None), "must be a list of strings"),
+        (dict(tokens=[], start_id=None, end_id=None), "must be strings, at least one"),
         (dict(tokens="ab", start_id=None, end_id=None), "must be a list of strings"),
-        (dict(tokens=["a", 1], start_id=None, end_id=None), "must be a list of strings"),
+        (dict(tokens=["a", 1], start_id=None, end_id=None), "must be strings, at least one"),
         (dict(tokens=["a", "b", "a"], start_id=None, end_id=None), "must not repeat a token"),
         (dict(tokens=["a"], start_id=1, end_id=None), r"must be ids .* or null, got \(1, None\)"),
         (dict(tokens=["a"], start_id=None, end_id=-1), r"or null, got \(None, -1\)"),
@@ -175,3 +175,10 @@ def test_vocabulary_comes_back_from_json_as_it_was(vocabulary: Vocabulary) -> No
 def test_damaged_vocabulary_is_refused(values: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Vocabulary.from_dict(values)
+
+
+@pytest.mark.parametrize("vocabulary", [Vocabulary.of_text("abc"), Vocabulary.of_bytes()])
+def test_an_id_of_no_token_is_refused(vocabulary: Vocabulary) -> None:
+    for wrong in (-1, len(vocabulary)):
+        with pytest.raises(InputError, match=rf"ids must be in \[0, {len(vocabulary)}\)"):
+            vocabulary.decode(np.array([0, wrong]))

@@ -102,8 +102,13 @@ class Corpus:
 
     @property
     def text(self) -> str:
-        """The text of a corpus of characters that is not large."""
-        assert isinstance(self.content, str)
+        """The text of a corpus of characters that is not large.
+
+        Raises:
+            InputError: it is of bytes, or so large that it is kept as a file of ids.
+        """
+        if not isinstance(self.content, str):
+            raise InputError(f"{self.record.name} is no text in memory: use its content")
         return self.content
 
 

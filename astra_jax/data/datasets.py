@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer, Key
 
-from astra_jax.config import DataConfig, DatasetName
+from astra_jax.config import DataConfig, DatasetName, Level
 from astra_jax.data.token_files import TokenFile
 from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import InputError
@@ -133,11 +133,13 @@ class _Windows:
         """Draws where the windows begin.
 
         Where states are carried, windows of a place of the batch follow one another from a first
-        one on, those of all places lie as far apart as they can, and where they begin is drawn.
+        one on, round the end of the text to its beginning; those of all places lie as far apart
+        as they can, and where they begin is drawn.
         """
         if not self.carry_state:
             return self._random_rows(key, num_steps)
         end = self._end
+        # The text is a ring: what is read at its beginning goes on from the states at its end.
         first = int(jax.random.randint(key, (), 0, end, jnp.int32))
         places = first + np.arange(self.batch_size) * end // self.batch_size
         steps = np.arange(num_steps, dtype=np.int64) * self.seq_len
@@ -314,7 +316,8 @@ def split_corpus(
         key: decides the random split of words.
 
     Raises:
-        InputError: the corpus is empty or too short, or a word cannot be used.
+        InputError: the corpus is empty, too short or of another level than `config` says, or a
+            word cannot be used.
     """
     return split_by_keys(content, config, [key])[0]
 
@@ -325,10 +328,22 @@ def split_by_keys(
     """Returns what `split_corpus` does for each key; all of them share the corpus's arrays."""
     if not isinstance(content, TokenFile) and not content.strip():
         raise InputError("the corpus is empty: give a file with text in it")
+    _require_level(content, config.level)
     if config.dataset == "names":
-        assert isinstance(content, str)
+        if not isinstance(content, str):
+            raise InputError("a list of words must be given as text, got a file of token ids")
         return _split_words(content, config, keys)
     return [_split_running(content, config)] * len(keys)
+
+
+def _require_level(content: str | bytes | TokenFile, level: Level) -> None:
+    stored = isinstance(content, TokenFile) and content.vocabulary.is_bytes
+    found = "byte" if stored or isinstance(content, bytes) else "char"
+    if found != level:
+        raise InputError(
+            f"the configuration's level is {level}, and the corpus is of level {found}: "
+            f'load it by load_corpus(..., level="{level}")'
+        )
 
 
 def corpus_vocabulary(content: str | bytes | TokenFile, dataset: DatasetName) -> Vocabulary:

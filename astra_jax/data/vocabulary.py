@@ -56,8 +56,15 @@ class Vocabulary:
         return cls(tokens=(PADDING, END, *letters), start_id=0, end_id=1)
 
     def __post_init__(self) -> None:
-        if len(set(self.tokens)) != len(self.tokens):
-            raise InputError(f"a vocabulary must not repeat a token, got {self.tokens!r}")
+        tokens, special = self.tokens, (self.start_id, self.end_id)
+        if not (isinstance(tokens, tuple) and tokens and all(isinstance(t, str) for t in tokens)):
+            raise InputError("the tokens of a vocabulary must be strings, at least one of them")
+        if not all(tokens):
+            raise InputError("a token of a vocabulary must not be empty")
+        if len(set(tokens)) != len(tokens):
+            raise InputError(f"a vocabulary must not repeat a token, got {tokens!r}")
+        if not all(i is None or (type(i) is int and 0 <= i < len(tokens)) for i in special):
+            raise InputError(f"start_id and end_id must be ids of tokens or null, got {special}")
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -130,14 +137,10 @@ class Vocabulary:
         """
         if not (isinstance(values, dict) and set(values) == {"tokens", "start_id", "end_id"}):
             raise InputError("a vocabulary must be an object of tokens, start_id and end_id")
-        tokens, special = values["tokens"], (values["start_id"], values["end_id"])
-        if not (isinstance(tokens, list) and tokens and all(isinstance(t, str) for t in tokens)):
+        if not isinstance(values["tokens"], list):
             raise InputError("the tokens of a vocabulary must be a list of strings")
-        if not all(tokens):
-            raise InputError("a token of a vocabulary must not be empty")
-        if not all(i is None or (type(i) is int and 0 <= i < len(tokens)) for i in special):
-            raise InputError(f"start_id and end_id must be ids of tokens or null, got {special}")
-        return cls(tokens=tuple(tokens), start_id=special[0], end_id=special[1])
+        tokens = tuple(values["tokens"])
+        return cls(tokens=tokens, start_id=values["start_id"], end_id=values["end_id"])
 
 
 class Decoder:
@@ -149,7 +152,14 @@ class Decoder:
         self._utf_8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def __call__(self, ids: Int[np.ndarray, " N"], *, final: bool = False) -> str:
-        """Returns the text that is certain by now; with `final`, that of everything left."""
+        """Returns the text that is certain by now; with `final`, that of everything left.
+
+        Raises:
+            InputError: an id is none of the vocabulary's.
+        """
+        ids, size = np.asarray(ids), len(self._vocabulary)
+        if ids.size and not (ids.min() >= 0 and ids.max() < size):
+            raise InputError(f"ids must be in [0, {size}), got {ids.min()} to {ids.max()}")
         if self._vocabulary.is_bytes:
             return self._utf_8.decode(np.asarray(ids, np.uint8).tobytes(), final)
         return "".join(self._vocabulary.tokens[i] for i in ids)

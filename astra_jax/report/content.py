@@ -9,7 +9,7 @@ from astra_jax.errors import InputError
 from astra_jax.experiments.lifecycle import merge_model, restore_state
 from astra_jax.experiments.samples import Sample, draw_samples
 from astra_jax.published import PUBLISHED_LOSSES
-from astra_jax.report.parameters import list_parameters
+from astra_jax.report.parameters import HEADERS, describe_parameters
 from astra_jax.runs.folder import Run
 from astra_jax.runs.metrics import EpochMetrics
 from astra_jax.sampling.strategies import Greedy, Temperature
@@ -92,7 +92,7 @@ def describe(run: Run, label: str, *, with_samples: bool) -> Section:
         builtin=run.uses_builtin_text,
         facts=_facts(run, metrics),
         samples=_samples(run) if with_samples else Samples(missing="None were asked for."),
-        parameters=_parameters(run),
+        parameters=Table(headers=HEADERS, rows=describe_parameters(run.preset)),
         settings=_settings(run),
         epochs=_epochs(run, metrics),
     )
@@ -197,24 +197,6 @@ def _samples(run: Run) -> Samples:
     except InputError:
         # Its message names the folder, which is nobody's business once the page is shown around.
         return Samples(missing="The run has no checkpoint that can be read.")
-
-
-def _parameters(run: Run) -> Table:
-    listed = list_parameters(run.preset)
-    total = sum(parameter.size for parameter in listed)
-    rows = [
-        (
-            parameter.module,
-            parameter.name,
-            " × ".join(map(str, parameter.shape)),
-            f"{parameter.size:,}",
-            f"{parameter.size / total:.1%}",
-        )
-        for parameter in listed
-    ]
-    size = sum(parameter.num_bytes for parameter in listed) / 1e6
-    rows.append(("total", "", f"{size:.2f} MB", f"{total:,}", ""))
-    return Table(headers=("Module", "Parameter", "Shape", "Scalars", "Share"), rows=rows)
 
 
 def _settings(run: Run) -> dict[str, dict[str, str]]:

@@ -54,24 +54,35 @@ def list_parameters(preset: Preset) -> list[Parameter]:
     return listed
 
 
-def summarize(preset: Preset) -> Table:
-    """Returns one row per parameter, then the total, and its size in MB (10^6 bytes)."""
-    table = Table(title=f"{preset.title} on {preset.data.dataset}", title_justify="left")
-    for header in ("module", "parameter", "shape"):
-        table.add_column(header)
-    for header in ("parameters", "share"):
-        table.add_column(header, justify="right")
+HEADERS = ("Module", "Parameter", "Shape", "Scalars", "Share")
+
+
+def describe_parameters(preset: Preset) -> list[tuple[str, ...]]:
+    """Returns cells for `HEADERS`: one row per parameter, then the total in MB (10^6 bytes)."""
     listed = list_parameters(preset)
     total = sum(parameter.size for parameter in listed)
-    for parameter in listed:
-        table.add_row(
+    rows = [
+        (
             parameter.module,
             parameter.name,
-            str(parameter.shape),
+            " × ".join(map(str, parameter.shape)),
             f"{parameter.size:,}",
             f"{parameter.size / total:.1%}",
         )
+        for parameter in listed
+    ]
     size = sum(parameter.num_bytes for parameter in listed) / 1e6
+    return [*rows, ("total", "", f"{size:.2f} MB", f"{total:,}", "")]
+
+
+def summarize(preset: Preset) -> Table:
+    """Returns what `describe_parameters` does as a table for a terminal."""
+    table = Table(title=f"{preset.title} on {preset.data.dataset}", title_justify="left")
+    for header in HEADERS:
+        table.add_column(header, justify="right" if header in ("Scalars", "Share") else "left")
+    *rows, total = describe_parameters(preset)
+    for row in rows:
+        table.add_row(*row)
     table.add_section()
-    table.add_row("total", "", "", f"{total:,}", f"{size:.2f} MB")
+    table.add_row(*total)
     return table

@@ -100,7 +100,7 @@ class Scale:
                 are whole; otherwise it ends at ticks.
         """
         low, high = min(values), max(values)
-        if low == high:
+        if high - low <= 1e-9 * abs(high):  # A scale of so short a reach has no ticks.
             room = 0.5 if whole else abs(low) / 2 or 0.5
             low, high = low - room, high + room
         step = round_step((high - low) / MAX_TICKS)

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Key, UInt32
 
 from astra_jax.config import DtypeName, ModelConfig
+from astra_jax.errors import InputError
 from astra_jax.gru import Stepper
 from astra_jax.machine import memory
 from astra_jax.machine.placement import Placement
@@ -181,7 +182,12 @@ class Sampler:
     """
 
     def __init__(self, model: GRULanguageModel):
-        """Takes a model's parameters; a later change of it changes nothing here."""
+        """Takes a model's parameters; a later change of it changes nothing here.
+
+        Their arrays are not copied: a training step that takes them over, as `Trainer.run_steps`
+        does with its state, leaves none to write with.
+        """
+        self._vocab_size = model.config.vocab_size
         structure, arrays = _Structure.of(model)
         self._dtype: DtypeName = "float64" if arrays[0].dtype == "float64" else "float32"
         ready = functools.partial(_Ready.of, model.config, structure, arrays)
@@ -224,7 +230,11 @@ class Sampler:
 
         Yields:
             New ids, S in all.
+
+        Raises:
+            InputError: a prompt is empty or has an id that is none, or as `prepare` does.
         """
+        self._require_ids(prompt)
         read = np.asarray(prompt if stateful else prompt[:, -1:]).T
         begun, num = read.shape
         self.prepare(num)
@@ -247,6 +257,14 @@ class Sampler:
                 yield ahead.read()
         finally:
             jax.block_until_ready(cursor)  # Python must not end while the device computes.
+
+    def _require_ids(self, prompt: Int[Array | np.ndarray, "N P"]) -> None:
+        ids = np.asarray(prompt)
+        if not (ids.size and ids.min() >= 0 and ids.max() < self._vocab_size):
+            raise InputError(
+                f"a prompt must have at least one id, each in [0, {self._vocab_size}), got "
+                f"{ids.shape[1]} from {ids.min(initial=0)} to {ids.max(initial=0)}"
+            )
 
     def continue_ids(
         self,

@@ -26,7 +26,15 @@ class Writer:
             model: what predicts.
             vocabulary: its characters. One with a start token begins every text with it, unseen;
                 one with an end token ends a text there.
+
+        Raises:
+            InputError: the model has another number of characters.
         """
+        if len(vocabulary) != model.config.vocab_size:
+            raise InputError(
+                f"the vocabulary has {len(vocabulary):,} tokens and the model "
+                f"{model.config.vocab_size:,}: give the vocabulary that the model was trained with"
+            )
         self._sampler, self._vocabulary = Sampler(model), vocabulary
 
     def generate(
@@ -81,7 +89,7 @@ class Writer:
         ids = _prompt_ids(vocabulary, prompt)
         if length is None:
             length = TEXT_LENGTH if vocabulary.end_id is None else WORD_LENGTH
-        for name, value in {"num": num, "length": length}.items():
+        for name, value in {"num": num, "length": length, "chunk": chunk}.items():
             if value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
         if isinstance(strategy, TopK) and strategy.k > len(vocabulary):

@@ -232,7 +232,7 @@ class _Loop:
         for epoch in range(first, self.preset.train.epochs):
             state = self._run_epoch(state, epoch)
             _, stop = processes.agree(0, self.stop.number)
-            if stop is not None:
+            if stop is not None and epoch + 1 < self.preset.train.epochs:
                 raise StoppedError(stop, (epoch + 1) * self.steps)
 
     def _run_epoch(self, state: TrainState, epoch: int) -> TrainState:

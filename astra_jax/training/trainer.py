@@ -262,7 +262,8 @@ class Trainer:
             data: what the rows are of.
             rows: of the batches of steps from `offset` on.
             offset: the step that the first batch is for.
-            end: the step to stop at, at most `MAX_STEPS_PER_CALL` from the state's.
+            end: the step to stop at. It stops before where the rows end, and after
+                `MAX_STEPS_PER_CALL` steps.
             key: of dropout.
 
         Returns:
@@ -273,7 +274,9 @@ class Trainer:
 
         def unfinished(carry):
             state, _, finite = carry
-            return finite & (offset <= state.step) & (state.step < end)
+            known = (offset <= state.step) & (state.step < offset + len(rows))
+            told = state.step - begin < MAX_STEPS_PER_CALL
+            return finite & known & told & (state.step < end)
 
         def body(carry):
             before, metrics, _ = carry
