@@ -147,16 +147,16 @@ def caveats(trained: TrainedModel, destination: Path) -> list[str]:
 def _caveats_of_training(optimizer: OptimizerState) -> list[str]:
     steps = optimizer.steps_per_epoch
     if steps is None:  # Of an epoch through all data, before the first one's end.
-        where = f"step {optimizer.step}, of epochs whose length is not known yet"
-        rest = optimizer.step
-    else:
-        epoch, rest = divmod(optimizer.step, steps)
-        where = f"{rest} of {steps} steps of epoch {epoch + 1}"
+        return [
+            f"its training stands at step {optimizer.step}, of epochs whose length no file says: "
+            "scripts/train.py goes on from it only if that is the end of an epoch"
+        ]
+    epoch, rest = divmod(optimizer.step, steps)
     if not rest:
         return []
     return [
-        f"its training stands at {where}: scripts/train.py goes on from a file only where it was "
-        "written at the end of an epoch"
+        f"its training stands at {rest} of {steps} steps of epoch {epoch + 1}: scripts/train.py "
+        "goes on from a file only where it was written at the end of an epoch"
     ]
 
 
@@ -231,6 +231,10 @@ def _from_file(
 ) -> TrainedModel:
     preset, assumed = _preset_of(weights, layout, model, source)
     vocabulary, preset = _vocabulary_of(weights, preset, model, source, corpus)
+    if vocabulary.is_bytes and corpus is None and "vocabulary" not in weights.metadata:
+        assumed = "; ".join(
+            filter(None, [assumed, "its 256 classes are taken for bytes (characters: --corpus)"])
+        )
     record = CorpusRecord.unknown(source.name)
     if "corpus" in weights.metadata:
         record = _parsed(CorpusRecord, weights.metadata["corpus"], source)

@@ -72,8 +72,10 @@ def read_pth(path: Path) -> WeightFile:
         raise InputError(pth_archive.CODE.format(path)) from error
     except Exception as error:  # The unpickler raises whatever a damaged stream leads it to.
         raise InputError(f"{path} is damaged or no torch file: {first_line(error)}") from error
-    pth_archive.require_plain(checkpoint, path)
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if isinstance(state, dict):
+        pth_archive.require_untied(state, path)
+    pth_archive.require_plain(checkpoint, path)
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
     ):
@@ -91,7 +93,7 @@ def read_pth(path: Path) -> WeightFile:
                 f"{path}: {name!r} must be text or a number, got {type(value).__name__}: save the "
                 "checkpoint without it"
             )
-    arrays = {name: to_numpy(name, value) for name, value in state.items()}
+    arrays = {name: to_numpy(f"{path}: {name}", value) for name, value in state.items()}
     require_unchanged(metadata.pop(HASH, None), arrays, metadata, path, training)
     own = parse_metadata(metadata.pop(OWN_METADATA, "{}"), path)
     said = {name: value for name, value in metadata.items() if name not in OWN_FIELDS}

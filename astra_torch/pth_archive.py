@@ -69,7 +69,10 @@ def repack(path: Path) -> io.BytesIO:
         except InputError:
             raise
         except Exception as error:  # Many, where an archive is damaged.
-            raise InputError(f"{path} is damaged or no torch file: {first_line(error)}") from error
+            what = first_line(error)
+            if "CRC" in what:  # torch can be told to write none.
+                what += "; if it was saved with set_crc32_options(False), save it with checksums"
+            raise InputError(f"{path} is damaged or no torch file: {what}") from error
 
 
 def _require_small_directory(file: IO[bytes]) -> None:
@@ -95,6 +98,10 @@ def _copy(archive: zipfile.ZipFile, path: Path) -> io.BytesIO:
     roots = [
         name.removesuffix("data.pkl") for name in names if re.fullmatch(r"[^/]+/data\.pkl", name)
     ]
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise InputError(
+            f"{path} is a TorchScript archive, a program: save a checkpoint of its state_dict"
+        )
     if len(roots) != 1 or len(set(names)) != len(names):
         raise ValueError("it must have one data.pkl, and every record once")
     if any(record.compress_type != zipfile.ZIP_STORED for record in records):
@@ -125,13 +132,37 @@ def _require_plain_pickle(data: bytes, path: Path) -> None:
             f"{path} was saved with pickle protocol {data[1]}: save it with torch.save's own, 2"
         )
     for opcode, argument, _ in pickletools.genops(data):
-        named = opcode.name == "GLOBAL" and argument not in _GLOBALS
-        if named or opcode.name not in _OPCODES:
+        if opcode.name == "GLOBAL" and argument not in _GLOBALS:
+            raise InputError(
+                f"{CODE.format(path)}; it names {argument!r}: save plain numbers, as float(value), "
+                "and dense tensors of float32 or float64"
+            )
+        if opcode.name not in _OPCODES:
             raise InputError(CODE.format(path))
         if isinstance(argument, int) and abs(argument) > MAX_WHOLE:
             raise ValueError("it has a whole number that does not fit into 64 bits")
         if isinstance(argument, str):
             argument.encode()  # Half a surrogate pair is no text.
+
+
+def require_untied(state: dict[Any, Any], path: Path) -> None:
+    """Finds out that no two tensors of a state dict are one: in Astra's models none are.
+
+    Raises:
+        InputError: two begin at the same place of memory, which training would part.
+    """
+    import torch
+
+    owners: dict[int, Any] = {}
+    for name, tensor in state.items():
+        if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
+            continue
+        owner = owners.setdefault(tensor.data_ptr(), name) if tensor.numel() else name
+        if owner != name:
+            raise InputError(
+                f"{path}: {owner} and {name} share their values, and no weights of Astra's models "
+                "are tied: save copies of them, by tensor.clone(), if each is to be trained alone"
+            )
 
 
 def require_plain(checkpoint: Any, path: Path) -> None:

@@ -58,8 +58,9 @@ FLOAT32_FACTOR = 4.0
 
 Two float32 computations of one quantity in different orders of summation err independently by
 about the same amount; that amount is measured, not guessed. The largest of many errors scatters,
-and 4 leaves room for that scatter alone: a term dropped, doubled or computed in a lower precision
-errs by orders of magnitude more."""
+and 4 leaves room for that scatter alone: a term dropped or doubled errs by orders of magnitude
+more, a constant rounded too early by about ten times as much (Adam's bias correction as optax has
+it)."""
 
 
 def float32_bound(worst: float, errors: Iterable[float]) -> float:

@@ -1,6 +1,6 @@
 """Thousands of hostile files: each must be refused in one line, or be as good as the original.
 
-python -m parity_tests.fuzz results/hostile-files.json --inputs 10000 --seed 0
+python -m parity_tests.fuzz results/hostile-files.json --inputs 20000 --seed 0
 """
 
 import contextlib

@@ -598,7 +598,7 @@ def test_who_converts_inside_an_epoch_is_told(
     assert all("its training stands at 2 of 3 steps of epoch 2: " in line for line in told)
     unknown = dataclasses.replace(later, steps_per_epoch=None)  # As of words, in their first epoch.
     (caveat,) = conversion.caveats(dataclasses.replace(model, optimizer=unknown), Path("x.pth"))
-    assert "stands at step 5, of epochs whose length is not known yet: " in caveat
+    assert "stands at step 5, of epochs whose length no file says: " in caveat
 
 
 def test_training_does_not_go_on_with_epochs_of_another_length(

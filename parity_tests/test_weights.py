@@ -286,6 +286,29 @@ def test_a_file_that_holds_code_is_refused_and_the_code_not_run(tmp_path: Path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_what_a_checkpoint_holds_that_it_should_not_is_named(tmp_path: Path):
+    state = dict(models.MyGRUModel(65, 8, 8, 1).state_dict())
+    path = tmp_path / "x.pth"
+    torch.save({"state_dict": state, "val_loss": np.float64(1.5)}, path)
+    with pytest.raises(InputError, match=r"it names '.*scalar': save plain numbers, as float"):
+        conversion.read(path)
+    torch.save({"state_dict": {**state, "a": torch.zeros(2, dtype=torch.bfloat16)}}, path)
+    with pytest.raises(InputError, match=r"x\.pth: a is torch\.bfloat16, expected float32"):
+        conversion.read(path)
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 3)), str(path))
+    with pytest.raises(InputError, match="is a TorchScript archive, a program: save a checkpoint"):
+        conversion.read(path)
+
+
+@pytest.mark.parametrize("width", [6, 128])
+def test_tied_weights_are_refused_at_any_size(width: int, tmp_path: Path):
+    model = models.MyGRUModel(65, width, width, 1)
+    model.fc.linear_projection.weight = model.embedding.weight
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "x.pth")
+    with pytest.raises(InputError, match=r"embedding\.weight and fc\..* share their values"):
+        conversion.read(tmp_path / "x.pth")
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_truncated_file_is_refused_at_every_length(suffix: str, tmp_path: Path):
     path = tmp_path / f"x{suffix}"
@@ -389,9 +412,11 @@ def test_a_file_of_bytes_without_a_vocabulary_takes_its_own_text(tmp_path: Path)
     bare = trained("shakespeare", "alpha", **SMALL, vocab_size=256)
     bare = dataclasses.replace(bare, vocabulary=Vocabulary.of_bytes())
     conversion.write(bare, tmp_path / "x.pth", weights_only=True)
+    assert "256 classes are taken for bytes" in conversion.read(tmp_path / "x.pth").assumed
     (tmp_path / "text.txt").write_text("its own text " * 20)
     read = conversion.read(tmp_path / "x.pth", corpus=str(tmp_path / "text.txt"))
     assert (read.vocabulary, read.preset.data.level) == (Vocabulary.of_bytes(), "byte")
+    assert "bytes" not in read.assumed
 
 
 def test_a_folder_is_not_a_file_and_protocols_are_named(tmp_path: Path):

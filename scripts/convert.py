@@ -47,6 +47,9 @@ def main(arguments: Arguments) -> None:
     """Reads the source once and writes every form that was asked for."""
     if not (arguments.destination or arguments.notebook_dir):
         raise InputError("nothing to write: give a destination or --notebook-dir")
+    folder = arguments.notebook_dir
+    if folder and folder.exists() and not folder.is_dir():  # Before anything is written.
+        raise InputError(f"--notebook-dir {folder} is no folder: choose another name")
     trained = conversion.read(
         arguments.source,
         corpus=arguments.corpus,

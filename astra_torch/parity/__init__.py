@@ -1,8 +1,9 @@
 """Both frameworks on the same numbers, and what differs and by how much, as values.
 
 A `Case` gives both sides the same weights, batches and dropout masks. `JaxSide` and `TorchSide`
-compute the same named quantities from it, `check` holds one against the other in float64, step
-by step, and returns a `ParityReport`. Nothing here asserts: scripts print a report, tests assert
+compute the same named quantities from it, `check` holds one against the other in float64, and
+both against PyTorch's float64 in float32, step by step, and returns a `ParityReport` of each type.
+Nothing here asserts: scripts print a report, tests assert
 on it, `Certificate` carries it to a file.
 """
 
