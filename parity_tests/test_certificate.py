@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,15 @@ SMALL = dict(embedding_dim=6, hidden_dim=8, num_layers=2)
 
 def validate(*flags: object) -> Result:
     return call("validate.py", *flags)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compile_quickly() -> Iterator[None]:
+    # What is computed is tested elsewhere; here it is what is told of it.
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="module")

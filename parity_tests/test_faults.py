@@ -30,7 +30,7 @@ def _compiled_in_haste() -> Iterator[None]:
 @pytest.mark.parametrize("study", ["astra", "names"])
 @pytest.mark.parametrize("level", [*LEVELS, "texts", "onnx"])
 def test_without_a_fault_all_agrees(study: Study, level: FaultLevel):
-    assert not any(compare_at(level, study).values())
+    assert not any(compare_at(level, study, dtypes=["float64"]).values())
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)

@@ -24,9 +24,14 @@ def prepare(preset: Preset) -> tuple[Preset, Split]:
     return override(preset, vocab_size=len(split.vocabulary)), split
 
 
-@pytest.mark.parametrize("key", PRESETS, ids=lambda key: "-".join(key))
+# One layer and three, with and without LayerNorm, and all recipes. The other presets differ in
+# numbers alone; every preset's own training is in results/parity.
+TRAINED = [("names", "alpha"), ("names", "gamma"), ("shakespeare", "gamma")]
+
+
+@pytest.mark.parametrize("key", TRAINED, ids="-".join)
 def test_trainings_agree(key):
-    # Fifty steps of each preset's own recipe on real batches; the cosine falls every ten.
+    # Fifty steps of a preset's own recipe on real batches; the cosine falls every ten.
     # The limit lies among the gradients' norms, so that the clip acts and rests.
     recipe = dict(steps_per_epoch=10, clip=0.42) if key[0] == "shakespeare" else {}
     preset, split = prepare(override(PRESETS[key], **SMALLER, **recipe))
@@ -51,7 +56,7 @@ def test_words_with_a_start_token_are_the_same_arrays_in_both_frameworks():
 
 
 def test_a_large_training_agrees():
-    # The shape of the largest gradient sums: every preset's own is in results/parity.
+    # The shape of the largest gradient sums.
     case = random_case(PRESETS["names", "beta"], batch_size=8, seq_len=16)
     for report in check(case, "training", num_steps=3).values():
         assert report.ok, report.describe()

@@ -8,13 +8,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import jax
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -232,6 +231,7 @@ def test_a_sampler_that_forgets_its_state_is_no_contender(
     monkeypatch.setattr(writing, "MANY", 3)
     record = writing.writing_contest(setting, rules(OURS, "notebook", "torch-stateful"))
     assert record["many"] == 3
+    assert len(np.unique(writing.prompts(3, 11), axis=0)) == 3  # Or mixed-up texts were the same.
     assert len(record["seconds"]) == 7
     (table,) = tables.tables_of(record | {"what": SAMPLE, **described(setting)})
     for least, texts in (("floor", ""), ("floor_of_many", ", 3 texts")):
@@ -272,12 +272,14 @@ def test_growth_finds_the_exponent_of_a_power_law(setting: Setting):
     sizes = [8, 16, 64, 128]
     assert math.isclose(growth.exponent(sizes, [3e-3 * size**1.5 for size in sizes]), 1.5)
     base = dict(B=2, T=3, H=4, L=1)
-    record = growth.growth(setting, rules(OURS), base, dict(T=[3, 6]))
-    assert list(record["seconds"]) == ["B=2 T=3 H=4 L=1", "B=2 T=6 H=4 L=1"]
+    record = growth.growth(setting, rules(OURS), base, dict(T=[3, 6, 12]))
+    assert list(record["seconds"]) == [f"B=2 T={time} H=4 L=1" for time in (3, 6, 12)]
     taken = [Spread.of(times).median for times in record["seconds"].values()]
     found = record["sweeps"]["T"]
-    np.testing.assert_allclose(found["us_per_char"], [1e6 * taken[0] / 6, 1e6 * taken[1] / 12])
-    np.testing.assert_allclose(found["exponent"], math.log2(taken[1] / taken[0]))
+    per_char = [1e6 * seconds / 2 / time for seconds, time in zip(taken, (3, 6, 12), strict=True)]
+    np.testing.assert_allclose(found["us_per_char"], per_char)
+    np.testing.assert_allclose(found["exponent"], math.log2(taken[2] / taken[0]) / 2)
+    np.testing.assert_allclose(found["last_exponent"], math.log2(taken[2] / taken[1]))
 
 
 def test_texts_of_each_length_are_timed_unless_they_take_too_long(
@@ -482,18 +484,10 @@ def test_the_first_step_of_a_training_ends_its_process(corpora: dict[str, str], 
     assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 
-@pytest.fixture
-def unchecked_shapes() -> Iterator[None]:
-    """Lets a program be compiled ahead of its call: what stands for its arrays has no shape."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.usefixtures("unchecked")  # What stands for arrays of a program has no shape.
 def test_a_budget_finds_every_part_of_a_step(setting: Setting):
-    program = contest.make_peer(OURS, setting).compile_training().as_text()
-    found = Counter(budget.Origins(program).parts.values())
+    _, origins = budget.compiled(setting)
+    found = Counter(origins.parts.values())
     scans = {f"{way} scan: {kind}" for way in ("forward", "backward") for kind in budget.KINDS}
     rest = {"outside the scans: products", "random bits", "head and loss", "optimiser", "batch"}
     assert scans | rest <= set(found)

@@ -151,9 +151,9 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path: Path):
     state, rng = state_of(0), np.random.default_rng(0)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, state, {"loss": 1.5})
-    files = [path for path in (tmp_path / "1").rglob("*") if path.is_file()]
+    files = sorted(path for path in (tmp_path / "1").rglob("*") if path.is_file())
     refused = 0
-    for path in files * 5:
+    for path in files * 2:
         whole = path.read_bytes()
         if not whole:
             continue
@@ -170,7 +170,7 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path: Path):
             for one, other in zip(jax.tree.leaves(restored), jax.tree.leaves(state), strict=True):
                 assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
         path.write_bytes(whole)
-    assert refused > 9  # There are 12 to 19 files, and of some of them nothing is read.
+    assert refused > 4  # There are 12 to 19 files, and of some of them nothing is read.
 
 
 def test_a_record_that_was_changed_is_refused(tmp_path: Path):

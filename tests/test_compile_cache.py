@@ -30,28 +30,23 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def compile_in_a_new_process(umask: int = 0o022) -> list[str]:
+def compile_in_a_new_process() -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM],
         capture_output=True,
         text=True,
         check=True,
-        umask=umask,
+        umask=0,  # What is for the user alone must be so by itself.
         cwd=Path(__file__).parents[1],
     )
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("umask", [0o022, 0o000], ids=oct)
-def test_second_start_finds_what_the_first_compiled(cache: Path, umask: int) -> None:
-    assert compile_in_a_new_process(umask) == ["", "41.0", "False"]
-    assert compile_in_a_new_process(umask) == ["", "41.0", "True"]
+def test_second_start_finds_what_the_first_compiled_and_damage_costs_time_only(cache: Path) -> None:
+    assert compile_in_a_new_process() == ["", "41.0", "False"]
+    assert compile_in_a_new_process() == ["", "41.0", "True"]
     for folder in (cache / "astra", *(cache / "astra" / "jax").iterdir()):
         assert folder.stat().st_mode & 0o777 == 0o700
-
-
-def test_damaged_cache_costs_time_only(cache: Path) -> None:
-    compile_in_a_new_process()
     entries = list((cache / "astra" / "jax").glob("*/*-cache"))
     assert entries
     for entry in entries:

@@ -29,9 +29,6 @@ from tests.trainings import TEXT, WORDS, Begin, Silent, Train, without_times
 PRESET = override(TEXT, dtype="float64", batch_size=8, num_layers=1)
 
 
-pytestmark = pytest.mark.usefixtures("optimized")  # As the processes compile that are started.
-
-
 def assert_near(lines: list[EpochMetrics], others: list[EpochMetrics]) -> None:
     """Holds metrics to float64's rounding."""
     values, expected = (
@@ -149,8 +146,8 @@ def test_two_processes_train_as_one_stop_together_and_go_on_alone(train: Train, 
     assert_near(Run.open(out).metrics(), one.metrics())
 
 
-def test_what_one_process_is_refused_ends_both(train: Train, tmp_path: Path):
-    one = train(PRESET, "one")
+def test_what_one_process_is_refused_ends_both(begin: Begin, tmp_path: Path):
+    one, _ = begin(PRESET, "one")
     for who, out, flags, message in (
         (0, one.folder, [], "already holds a run"),
         (1, tmp_path / "new", ["--backend", "none"], "unknown --backend 'none'"),
@@ -163,10 +160,10 @@ def test_what_one_process_is_refused_ends_both(train: Train, tmp_path: Path):
         assert said[1 - who] == "error: another process cannot go on, and has said why"
 
 
-def test_a_process_whose_fellow_is_killed_ends_with_one_line(train: Train, tmp_path: Path):
+def test_a_process_whose_fellow_is_killed_ends_with_one_line(begin: Begin, tmp_path: Path):
     out = tmp_path / "two"
     flags = ["--steps-per-epoch", "1000", "--checkpoint-every", "1000000", "--epochs", "100"]
-    first, second = two_processes(train(PRESET, "one"), out, everyone=flags)
+    first, second = two_processes(begin(PRESET, "one")[0], out, everyone=flags)
     deadline = time.monotonic() + 60
     while not (out / "best" / "1000").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -190,16 +187,16 @@ def test_a_process_whose_fellow_is_killed_ends_with_one_line(train: Train, tmp_p
     ids=["recipe", "options", "dry run", "seeds"],
 )
 def test_processes_that_were_told_different_things_are_refused(
-    flags: list[str], said: str, train: Train, tmp_path: Path
+    flags: list[str], said: str, begin: Begin, tmp_path: Path
 ):
-    processes = two_processes(train(PRESET, "one"), tmp_path / "two", *flags)
+    processes = two_processes(begin(PRESET, "one")[0], tmp_path / "two", *flags)
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2], errors
     assert all(said in error.strip().splitlines()[-1] for error in errors)
 
 
-def test_a_folder_that_one_process_does_not_see_is_refused_by_both(train: Train, tmp_path: Path):
-    processes = two_processes(train(PRESET, "one"), tmp_path / "a", "--out", str(tmp_path / "b"))
+def test_a_folder_that_one_process_does_not_see_is_refused_by_both(begin: Begin, tmp_path: Path):
+    processes = two_processes(begin(PRESET, "one")[0], tmp_path / "a", "--out", str(tmp_path / "b"))
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2], errors
     said = [error.strip().splitlines()[-1] for error in errors]

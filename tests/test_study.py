@@ -495,6 +495,8 @@ def test_gains_are_paired_by_seed_and_know_their_error():
     assert Contrast(measure="all", notebook=(2.0,), tuned=(1.96,)).error is None
     outcomes = outcomes_of(sorted(made_study(), key=lambda each: (each.stem, each.seed)))
     ((notebook, tuned),) = pairs_of(outcomes)
+    begun = made("shakespeare", "alpha", recipe=TUNED, done=3)
+    assert pairs_of([notebook, *outcomes_of([begun])]) == []
     for found in contrasts_of(notebook, tuned):
         gains = [0.06 - each / 2 for each in OFFSETS]
         np.testing.assert_allclose(found.gains, gains)

@@ -160,7 +160,7 @@ def test_what_a_killed_process_was_writing_is_removed_in_time(tmp_path: Path) ->
 
 
 @given(data=st.data(), length=st.integers(12, 60), seq_len=st.integers(1, 8))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_equal_rows_make_equal_batches_from_a_file_and_from_memory(
     data: st.DataObject, length: int, seq_len: int
 ) -> None:
