@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train the six models over several seeds, hold them against the published figures, write it up.
+"""Train the six models again, hold them against the published figures, write it up.
 
 What is done is not done again, so the same call goes on after any interruption.
 

@@ -1,1 +1,1 @@
-"""The study: the six models over several seeds, held against what was published."""
+"""The study: the six models trained again, held against what was published."""

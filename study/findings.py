@@ -41,15 +41,15 @@ def verdicts(outcome: Outcome, *, short: bool = False) -> str:
         first = "of one run there is no interval"
     elif number == 2:
         first = (
-            f"two runs leave an interval of {half_width(2):.0f} deviations to either side, "
-            "which says little"
+            f"two runs leave an interval of {half_width(2):.0f} standard deviations to either "
+            "side, which says little"
         )
     else:
         judged = sum(tally.judged for tally in tallies)
         first = (
             f"{sum(tally.inside for tally in tallies)} of {judged} published numbers are inside "
-            f"the interval that {_HUNDRED} further runs of ours would be in, which leaves "
-            f"{(1 - CONFIDENCE) * judged:.1f} outside by chance"
+            f"the {CONFIDENCE:.0%} prediction interval of one further run of ours; "
+            f"{(1 - CONFIDENCE) * judged:.1f} would be outside by chance"
         )
     parts = [first, *([] if short else map(_tally, tallies))]
     return f"**{outcome.title}**, {_runs(number)}: {'; '.join(parts)}."
@@ -118,17 +118,19 @@ def samplers(outcome: Outcome) -> str:
         before, after = carried.measures[name].mean, lost.measures[name].mean
         if name.endswith("nats_per_char"):
             told.append(
-                f"the network itself has a loss of {after:.2f} nats a {letter} on what it writes "
-                f"without its state, of {before:.2f} with"
+                f"a loss of {after:.2f} against {before:.2f} nats a {letter}, reading them with "
+                "its state carried"
             )
         elif name == "known_words":
-            of = "are training words" if outcome.is_words else "are words of the corpus"
-            told.append(f"{after:.0%} of its words {of} without, {before:.0%} with")
+            of = "are training words" if outcome.is_words else "are in the corpus"
+            told.append(f"{after:.0%} against {before:.0%} of the words {of}")
     greedy = find(written, STATELESS, GREEDY)
     if greedy is not None and "repetition" in greedy.measures:
         share = greedy.measures["repetition"].mean
-        told.append(f"greedily and without, {share:.0%} of what it writes stands there before")
-    return f"**{outcome.title}**: {'; '.join(told)}." if told else ""
+        told.append(f"of greedy stateless ones {share:.1%} of the 8-grams are repeated")
+    if not told:
+        return ""
+    return f"**{outcome.title}**, stateless samples against stateful ones: {'; '.join(told)}."
 
 
 def overfitting(outcome: Outcome) -> str:
@@ -145,8 +147,10 @@ def overfitting(outcome: Outcome) -> str:
         )
     )
     at_end = f"epoch {last}{_so_far(outcome)}"
-    if best == last or not round(end - low, 4):
+    if best == last:
         told = f"does not overfit: its validation loss is at its lowest, {low:.4f}, at {at_end}"
+    elif not round(end - low, 4):
+        told = f"does not overfit: its validation loss is {low:.4f} at epoch {best} and {at_end}"
     else:
         name = "overfits" if end - low > RISE_NATS else "does not overfit"
         rise = f"{end - low:.4f} higher at {at_end}"

@@ -10,7 +10,7 @@ import jinja2
 
 from astra_jax.storage.atomic import write_text
 from study import findings, tables
-from study.contrasts import pairs_of
+from study.contrasts import GOAL_NATS, pairs_of
 from study.figures import CURVES, OVERFITTING, SAMPLERS, SCALING, VERDICTS, draw_all
 from study.outcomes import Outcome, outcomes_of
 from study.panels import by_dataset, is_notebook
@@ -69,6 +69,7 @@ def _content(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "sizes": [sentence for row in studied for sentence in findings.scaling(row)],
         "fits": list(filter(None, map(findings.overfitting, outcomes))),
         "rise": findings.RISE_NATS,
+        "goal": GOAL_NATS,
         "gains": [findings.tuned(*pair) for pair in pairs],
         "contrasts": tables.contrasts(pairs),
         "missing": _missing(outcomes),

@@ -16,9 +16,9 @@ MODES = (STATEFUL, STATELESS)
 
 MEASURES: dict[bool, dict[str, str]] = {
     False: {
-        "nats_per_char": "loss of its own text (nats)",
+        "nats_per_char": "loss on its own samples (nats)",
         "known_words": "words that the corpus has",
-        "repetition": "stretches written before",
+        "repetition": "repeated 8-grams",
     },
     True: {
         "later_nats_per_char": "loss of later letters (nats)",
