@@ -90,7 +90,7 @@ class TrainingFlags:
     optimizer: Annotated[str | None, of_preset("optimizer")] = None
     """adamw (decoupled decay) or adam (no decay)."""
     learning_rate: Annotated[float | None, of_preset("learning_rate")] = None
-    """Learning rate of the first epoch."""
+    """The highest learning rate."""
     schedule: Annotated[str | None, of_preset("schedule")] = None
     """cosine (falls once an epoch, to 0), cosine-by-step, or constant."""
     warmup_steps: Annotated[int | None, of_preset("warmup_steps")] = None
