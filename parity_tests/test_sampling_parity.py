@@ -40,6 +40,9 @@ def test_a_tie_is_told_from_a_difference():
     for report in check_texts(nearly, "float32", CHARACTERS):
         assert len(report.ties) > 0
         assert all(tie.gap <= tie.bound for tie in report.ties)
+        for share, enough in ((0.4, False), (0.6, True)):
+            compared = dict(num_characters=round(share * report.num_wanted), num_distinct=2)
+            assert dataclasses.replace(report, **compared).ok is enough
     twin[f"{head}.bias"][1] = 100.1
     for report in check_texts(nearly, "float32", CHARACTERS):
         assert report.num_mismatches > 0

@@ -508,6 +508,7 @@ DAMAGES: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (in_group(decoupled_weight_decay=False), "decoupled_weight_decay is False, expected True"),
     (in_group(initial_lr=1e-3), "initial_lr is 0.001, expected 0.002"),
     (in_group(lr=1e-3), r"lr is 0.001, expected 0.0015"),
+    (in_group(lr=1.5e-3 * (1 + 1e-6)), r"lr is 0.0015000015.*, expected 0.0015"),
     (lambda c: group_of(c).pop("lr"), "it has no lr"),
     (lambda c: c.pop("scheduler_state_dict"), "has no scheduler_state_dict, the recipe has a cos"),
     (in_schedule(last_epoch=1), "last_epoch is 1, expected 2"),

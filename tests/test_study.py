@@ -507,6 +507,10 @@ def test_gains_are_paired_by_seed_and_know_their_error():
         findings._goal(alone) == "Whether the goal of 0.05 nats is reached, one seed leaves open."
     )
     assert "as many characters" in told
+    assert notebook.seconds(1) == 5.0  # Two were trained together in ten.
+    longer = (dataclasses.replace(each, training_chars=10**12) for each in tuned.records)
+    more = dataclasses.replace(tuned, records=tuple(longer))
+    assert "**more** characters" in findings.tuned(notebook, more)
     assert "at its lowest" not in told
 
 

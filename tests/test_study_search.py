@@ -106,11 +106,19 @@ def test_no_time_leaves_trials_for_later(corpora: dict[str, str], tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "changes", [{"hidden_dim": 9}, {"epochs": 2}, {"batch_size": 8}], ids=lambda c: next(iter(c))
+    ("dataset", "changes"),
+    [
+        ("shakespeare", {"hidden_dim": 9}),
+        ("shakespeare", {"epochs": 2}),
+        ("shakespeare", {"batch_size": 8}),
+        ("names", {"epochs": 2}),
+    ],
 )
-def test_another_model_or_more_characters_are_no_trial(changes: dict[str, object]):
+def test_another_model_or_more_characters_are_no_trial(
+    dataset: DatasetName, changes: dict[str, object]
+):
     with pytest.raises(InputError, match="is another model, or learns from more characters"):
-        tiny("shakespeare").preset(Trial(why="to see", changes=changes))
+        tiny(dataset).preset(Trial(why="to see", changes=changes))
 
 
 def test_every_trial_of_the_study_can_be(monkeypatch: pytest.MonkeyPatch):
