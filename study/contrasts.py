@@ -29,7 +29,10 @@ class Contrast:
 
     @property
     def gains(self) -> list[float]:
-        """How much lower the tuned loss is, of each seed: both have its weights and its split."""
+        """By how much the tuned loss is lower, seed by seed.
+
+        A seed gives both recipes the same initial weights and, of words, the same split.
+        """
         return [before - after for before, after in zip(self.notebook, self.tuned, strict=True)]
 
     @property

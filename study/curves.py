@@ -8,7 +8,6 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from astra_jax.published import PUBLISHED_LOSSES
 from astra_jax.report.charts import PALETTE, TRAIN, VALIDATION
 from astra_jax.report.figures import save_figure
 from astra_jax.runs.metrics import EpochMetrics
@@ -69,16 +68,17 @@ def _draw_range(axes: Axes, outcome: Outcome, value: Value, color: int, label: s
 
 
 def _draw_published(axes: Axes, outcome: Outcome) -> None:
-    if not outcome.is_published_setup:
-        return
-    published = PUBLISHED_LOSSES.get((outcome.row.dataset, outcome.row.model), {})
     for column, (quantity, (color, _)) in enumerate(_LOSSES.items()):
         label = "published train" if quantity == "train" else "published validation"
-        printed = [pair[column] for pair in published.values()]
+        printed = [pair[column] for pair in outcome.published.values()]
         losses = [math.nan if loss is None else loss for loss in printed]
         if losses:
             axes.plot(
-                list(published), losses, color=PALETTE[color][0], label=label, **PUBLISHED_LOOK
+                list(outcome.published),
+                losses,
+                color=PALETTE[color][0],
+                label=label,
+                **PUBLISHED_LOOK,
             )
 
 
@@ -109,7 +109,7 @@ def draw_scaling(rows: Sequence[Sequence[Outcome]], path: Path) -> None:
 
 def _draw_sizes(axes: Axes, outcome: Outcome) -> None:
     """Draws the last epoch's loss, filled, and the lowest, open, over the model's size."""
-    values = [outcome.of_epoch(epoch, _LOSSES["validation"][1]) for epoch in outcome.epochs]
+    values = [outcome.val_loss(epoch) for epoch in outcome.epochs]
     last, best = values[-1], min(values, key=lambda spread: spread.mean)
     look: dict[str, Any] = {
         "color": color_of(outcome),
@@ -121,7 +121,7 @@ def _draw_sizes(axes: Axes, outcome: Outcome) -> None:
 
 
 def _draw_over(axes: Axes, outcome: Outcome, progress: Sequence[float]) -> None:
-    values = [outcome.of_epoch(epoch, _LOSSES["validation"][1]) for epoch in outcome.epochs]
+    values = [outcome.val_loss(epoch) for epoch in outcome.epochs]
     look: dict[str, Any] = {"color": color_of(outcome), "linestyle": line_of(outcome)}
     means = [spread.mean for spread in values]
     axes.plot(progress, means, marker="." if len(means) == 1 else "", **look)
@@ -161,7 +161,7 @@ def draw_overfitting(rows: Sequence[Sequence[Outcome]], path: Path) -> None:
     panels[0][0].set_ylabel("validation − training loss (nats)")
     known = [outcome for found in rows for outcome in found]
     marks = {"lowest validation loss": {"marker": "v", "ms": 8}}
-    if any(outcome.is_published_setup for outcome in known):
+    if any(outcome.published for outcome in known):
         marks["published"] = PUBLISHED_LOOK
     write_key(figure, known, marks)
     save_figure(figure, path)
@@ -175,8 +175,7 @@ def _draw_gap(axes: Axes, outcome: Outcome) -> None:
     best = outcome.best_epoch
     at_best = means[outcome.epochs.index(best)]
     axes.plot([best], [at_best], linestyle="", marker="v", color=color, markersize=8)
-    published = PUBLISHED_LOSSES.get((outcome.row.dataset, outcome.row.model), {})
-    if outcome.is_published_setup and published:
+    if published := outcome.published:
         published_gaps = [
             math.nan if validation is None else validation - train
             for train, validation in published.values()

@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 
 from astra_jax.presets import NOTEBOOK
-from astra_jax.published import PUBLISHED_LOSSES
 from study.contrasts import GOAL_NATS, Contrast, contrasts_of, pairs_of
 from study.outcomes import Outcome
 from study.samplers import GREEDY, PUBLISHED, STATEFUL, STATELESS, find, written_by
@@ -94,10 +93,9 @@ def scatter(outcome: Outcome) -> str:
         f"**{outcome.title}**: one batch is {std:.3f} nats off (standard deviation), and two of "
         f"the same model are less than {apart:.3f} apart in {_HUNDRED} cases"
     )
-    published = PUBLISHED_LOSSES.get((outcome.row.dataset, outcome.row.model), {})
-    losses = [validation for _, validation in published.values() if validation is not None]
+    losses = [loss for _, loss in outcome.published.values() if loss is not None]
     steps = [abs(after - before) for before, after in itertools.pairwise(losses)]
-    if not outcome.is_published_setup or not steps:
+    if not steps:
         return f"{told}."
     smaller = sum(step < apart for step in steps)
     return (
@@ -138,14 +136,8 @@ def overfitting(outcome: Outcome) -> str:
     if not outcome.epochs:
         return ""
     last, best = outcome.epochs[-1], outcome.best_epoch
-    low, end, train = (
-        outcome.of_epoch(epoch, value).mean
-        for epoch, value in (
-            (best, lambda line: line.val_loss_nats),
-            (last, lambda line: line.val_loss_nats),
-            (last, lambda line: line.train_loss_nats),
-        )
-    )
+    low, end = (outcome.val_loss(epoch).mean for epoch in (best, last))
+    train = outcome.of_epoch(last, lambda line: line.train_loss_nats).mean
     at_end = f"epoch {last}{_so_far(outcome)}"
     if best == last:
         told = f"does not overfit: its validation loss is at its lowest, {low:.4f}, at {at_end}"
@@ -169,10 +161,7 @@ def scaling(outcomes: Sequence[Outcome]) -> list[str]:
     """Returns what each model of a dataset and recipe has over the next smaller one."""
     sentences = []
     for smaller, larger in itertools.pairwise(outcomes):
-        before, after = (
-            each.of_epoch(each.best_epoch, lambda line: line.val_loss_nats).mean
-            for each in (smaller, larger)
-        )
+        before, after = (each.val_loss(each.best_epoch).mean for each in (smaller, larger))
         change = "lower" if after < before else "higher"
         sentences.append(
             f"With {larger.parameters / smaller.parameters:.1f} times the parameters of "
@@ -222,7 +211,7 @@ def _against_the_lowest(notebook: Outcome, tuned: Outcome) -> str:
     """Returns what is left of a gain were the study's recipe stopped in time, where it overfits."""
     best, last = notebook.best_epoch, notebook.epochs[-1]
     low, end, other = (
-        each.of_epoch(epoch, lambda line: line.val_loss_nats).mean
+        each.val_loss(epoch).mean
         for each, epoch in ((notebook, best), (notebook, last), (tuned, tuned.epochs[-1]))
     )
     if end - low <= RISE_NATS:
@@ -252,7 +241,7 @@ def _gain(notebook: Outcome, contrast: Contrast) -> str:
 
 
 def in_short(outcomes: Sequence[Outcome]) -> list[str]:
-    """Returns what matters most: of each question the first, or the largest, that has an answer."""
+    """Returns a summary: of each question one model's answer, of overfitting the largest's."""
     texts = [each for each in outcomes if each.row.recipe == NOTEBOOK and not each.is_words]
     asked = [
         (verdicts(each, short=True) for each in outcomes),

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from astra_jax.data.datasets import PaddedWords, Split, StoredWindows, TextWindows
+from astra_jax.data.datasets import PaddedWords, StoredWindows, TextWindows
+from astra_jax.data.splits import Split, running_text, words_of
 from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import InputError
-from astra_jax.evaluation import running_text, words_of
 from astra_jax.experiments.samples import default_prompt
 from astra_jax.losses import IGNORE
 from astra_jax.model import GRULanguageModel

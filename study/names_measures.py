@@ -10,9 +10,8 @@ from flax import nnx
 from jaxtyping import Float
 
 from astra_jax.config import Preset
-from astra_jax.data.datasets import PaddedWords, Split
-from astra_jax.errors import InputError
-from astra_jax.evaluation import word_losses, words_of
+from astra_jax.data.splits import Split, words_of
+from astra_jax.evaluation import word_losses
 from astra_jax.model import GRULanguageModel
 from astra_jax.sampling.strategies import Temperature
 from astra_jax.sampling.writing import Writer
@@ -80,9 +79,7 @@ def measure(model: GRULanguageModel, preset: Preset, split: Split, words: list[s
 
 
 def words_of_parts(split: Split) -> tuple[list[str], list[str]]:
-    """Returns the words of both parts."""
-    if not isinstance(split.train, PaddedWords):
-        raise InputError("the names study is one of words")
+    """Returns the words of both parts; raises `InputError` if they are running text."""
     train, validation = (words_of(data, split.vocabulary) for data in split[:2])
     return train, validation
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from astra_jax.config import Preset
 from astra_jax.data.corpus import load_corpus
-from astra_jax.data.datasets import Split
+from astra_jax.data.splits import Split
 from astra_jax.experiments import lifecycle
 from astra_jax.machine.environment import describe_environment
 from astra_jax.presets import PRESETS, override

@@ -1,13 +1,14 @@
 """What the runs of a model by one recipe come to together."""
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from astra_jax.errors import InputError
 from astra_jax.presets import NOTEBOOK, override
+from astra_jax.published import PUBLISHED_LOSSES
 from astra_jax.runs.metrics import EpochMetrics, Spread
 from study.plan import Row
 from study.records import RunRecord
@@ -47,7 +48,7 @@ class Outcome:
 
     @property
     def furthest(self) -> tuple[RunRecord, ...]:
-        """The runs that stand where none of the others is further."""
+        """The runs that have done the most steps."""
         steps = max(record.steps_done for record in self.records)
         return tuple(record for record in self.records if record.steps_done == steps)
 
@@ -75,8 +76,8 @@ class Outcome:
     def epochs(self) -> list[int]:
         """The epochs that the runs have done that are furthest.
 
-        Others count nowhere: were a mean of other runs at one epoch than at the next, it could
-        rise or fall though no run does.
+        Runs that are behind are left out everywhere: if the set of runs changed from one epoch to
+        the next, their mean could rise or fall though no run does.
         """
         return [line.epoch for line in self.furthest[0].epochs]
 
@@ -98,12 +99,18 @@ class Outcome:
     @property
     def best_epoch(self) -> int:
         """The epoch of the lowest validation loss, the mean over the runs."""
-        return min(self.epochs, key=lambda epoch: self.of_epoch(epoch, _whole).mean)
+        return min(self.epochs, key=lambda epoch: self.val_loss(epoch).mean)
+
+    def val_loss(self, epoch: int) -> Spread:
+        """Returns the loss of the whole validation part after an epoch, in nats."""
+        return self.of_epoch(epoch, lambda line: line.val_loss_nats)
 
     @property
-    def is_published_setup(self) -> bool:
-        """Whether all runs are of the study's own model, recipe and corpus."""
-        return all(record.is_published_setup for record in self.records)
+    def published(self) -> Mapping[int, tuple[float, float | None]]:
+        """The study's losses by epoch; none unless model, recipe and corpus are its own."""
+        if not all(record.is_published_setup for record in self.records):
+            return {}
+        return PUBLISHED_LOSSES.get((self.row.dataset, self.row.model), {})
 
     def evaluated(self, *path: str) -> list[float]:
         """Returns a number of the evaluation of each run that stands furthest and has it.
@@ -118,10 +125,6 @@ class Outcome:
     def measures(self) -> dict[str, str]:
         """The losses over the whole validation part, by their names in the evaluation."""
         return WORD_LOSSES if self.is_words else TEXT_LOSSES
-
-
-def _whole(line: EpochMetrics) -> float:
-    return line.val_loss_nats
 
 
 def number_at(record: RunRecord, values: Any, path: Iterable[str]) -> float | None:

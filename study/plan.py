@@ -1,6 +1,5 @@
 """What the study consists of: models, recipes, seeds."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,7 +11,7 @@ from astra_jax.presets import NOTEBOOK, TUNED, find_preset, override
 Recipe = Literal["notebook", "tuned"]
 
 PAGE, SEARCH = "page", "search"
-"""Name no row, where rows are chosen, but the page alone, and the search for tuned recipes."""
+"""Also accepted where rows are named: the page alone, and the search for tuned recipes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,20 +74,19 @@ def presets_of(row: Row) -> list[Preset]:
     return [override(preset, seed=seed) for seed in range(row.seeds)]
 
 
-def choose(only: str | None, seeds: int | None, plan: Sequence[Row] | None = None) -> list[Row]:
+def choose(only: str | None, seeds: int | None) -> list[Row]:
     """Returns the rows of the plan that are asked for.
 
     Args:
         only: their names, parted by commas; None is all; `page` and `search` are none.
         seeds: of each; None is as many as planned.
-        plan: to choose from; None is the study's.
 
     Raises:
         InputError: no row has one of the names, or so many seeds cannot be.
     """
     if seeds is not None and not 1 <= seeds <= MAX_SEEDS:
         raise InputError(f"--seeds must be from 1 to {MAX_SEEDS}, got {seeds}")
-    rows = list(PLAN if plan is None else plan)
+    rows = list(PLAN)
     if only is not None:
         wanted = _names(only)
         known = [row.name for row in rows]

@@ -34,7 +34,7 @@ class RunRecord(Record):
         corpus: what it is trained on.
         environment: versions and machine that began it.
         epochs: an `EpochMetrics` of each that is done.
-        runs_together: of each epoch, how many runs one program trained meanwhile.
+        runs_together: for each epoch, how many runs the program trained at once.
         steps_done: those of a begun epoch included.
         steps_planned: of the whole training.
         training_chars: targets that the steps done have learned from, each time counted.
@@ -74,7 +74,7 @@ class RunRecord(Record):
 
     @property
     def stem(self) -> str:
-        """What the runs have in common that differ from it in their seed alone."""
+        """The name shared by all runs that differ in their seed alone."""
         return f"{self.preset.data.dataset}-{self.preset.name}-{self.recipe}"
 
     @property

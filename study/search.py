@@ -1,7 +1,8 @@
 """The search for a better recipe, by trials on the training part alone.
 
-The part that the study trains on is parted once more: most of it trains, its end, or of words a
-random share, is the development set that trials are judged by. The validation part is not read.
+The study's training part is split once more: most of it is trained on; the rest, the end of a text
+or a random share of words, is the development set that trials are judged by. The validation part
+is not read.
 """
 
 import hashlib
@@ -13,9 +14,8 @@ from typing import Any
 
 from astra_jax.config import DatasetName, Preset
 from astra_jax.data.corpus import load_corpus
-from astra_jax.data.datasets import Split, split_corpus
+from astra_jax.data.splits import Split, running_text, split_corpus, words_of
 from astra_jax.errors import TIME_IS_UP, InputError, StoppedError
-from astra_jax.evaluation import running_text, words_of
 from astra_jax.experiments import lifecycle
 from astra_jax.presets import PRESETS, override
 from astra_jax.runs.folder import CONFIG, Run

@@ -18,15 +18,14 @@ _INTRODUCTION = """\
 The model is the same, training sees no more characters than by the notebook's recipe, and the
 validation part is not read: of what the study trains on, the last tenth (of names, a random fifth)
 is held back, and trials are judged by the loss on it. Each trial has one seed, so differences of
-some thousandths of a nat say nothing, and no recipe was changed for them: Astra-α has a trial,
-with decay of the matrices, that is lower by 0.004. The seed decides how the words of a names model are split,
-and all trials had seed 0: so of the study's runs, only that of seed 0 is validated on words that
-no trial has read. The trials stand in the order in which they were thought of. Smaller models on a
-quarter of the training part showed which were worth their time; no record of that is kept. The
+some thousandths of a nat say nothing, and no recipe was changed for them: Astra-α has a trial, with
+decay of the matrices, that is lower by 0.004. The seed decides how the words of a names model are
+split, and all trials had seed 0: so of the study's runs, only that of seed 0 is validated on words
+that no trial has read. The trials stand in the order in which they were thought of. Smaller models
+on a quarter of the training part showed which were worth their time; no record of that is kept. The
 best recipe of Astra-β up to then, of rate 0.006, was also trained and evaluated from two seeds; it
-gave way to a trial with a lower loss on the part held back, and its losses were not looked at.
-This page is written by `python scripts/study.py --only search`, which runs the trials that are
-missing.
+gave way to a trial with a lower loss on the part held back, and its losses were not looked at. This
+page is written by `python scripts/study.py --only search`, which runs the trials that are missing.
 """
 
 

@@ -35,7 +35,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "title": outcome.title,
         "parameters": outcome.parameters,
         "records": [record.file_name for record in outcome.records],
-        "complete": outcome.is_complete,
+        "complete": all(record.is_complete for record in outcome.records),
         "epochs_planned": outcome.epochs_planned,
         "final": _final(outcome),
         "epochs": [_epoch(outcome, epoch) for epoch in outcome.epochs],

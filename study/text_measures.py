@@ -61,7 +61,7 @@ def repetition(ids: Int[np.ndarray, " S"], gram: int = GRAM) -> float:
 
 
 def ratio(parts: Any, wholes: Any) -> dict[str, float | None]:
-    """Returns the share of some wholes that their parts are, with its standard error.
+    """Returns the ratio estimate sum(parts) / sum(wholes), with its standard error.
 
     Args:
         parts: of each text.

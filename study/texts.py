@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from astra_jax.data.datasets import Split
+from astra_jax.data.splits import Split
 from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.model import GRULanguageModel, arithmetic
 from astra_jax.runs.folder import Run

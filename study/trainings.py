@@ -9,7 +9,7 @@ import jax
 
 from astra_jax.config import Preset
 from astra_jax.data.corpus import DATA_DIR_VARIABLE, CorpusRecord, load_corpus
-from astra_jax.data.datasets import Split
+from astra_jax.data.splits import Split
 from astra_jax.errors import TIME_IS_UP, InputError, StoppedError
 from astra_jax.experiments import lifecycle
 from astra_jax.experiments.samples import write_samples
@@ -26,7 +26,8 @@ from study.plan import Row, presets_of
 from study.records import RunRecord
 
 OPERATIONS_BETWEEN_SAVES = 2e13
-"""Of the matrix products between two checkpoints inside an epoch: some minutes of a few cores."""
+"""FLOPs of matrix products between two checkpoints inside an epoch: a few minutes of a few
+cores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,11 +156,14 @@ def _require_one_corpus(run: Run, known: Sequence[RunRecord]) -> None:
 
 
 def _train(runs: list[Run], splits: list[Split], work: Work, progress: Progress) -> int:
-    """Trains in one program those that are not at their end; returns how many they are."""
+    """Trains in one program those that are not at their end; returns how many they are.
+
+    Where all are, and no record says how many there were, they count as trained together.
+    """
     pairs = zip(runs, splits, strict=True)
     left = [(run, split) for run, split in pairs if len(run.metrics()) < run.preset.train.epochs]
     if not left or work.is_over:
-        return max(1, len(left))
+        return len(left) or len(runs)
     runs, splits = map(list, zip(*left, strict=True))
     seeds = ", ".join(str(run.preset.train.seed) for run in runs)
     work.tell(f"{runs[0].describe()}; seeds {seeds}")

@@ -8,7 +8,6 @@ from typing import Literal
 
 from scipy.special import ndtri, stdtrit
 
-from astra_jax.published import PUBLISHED_LOSSES
 from astra_jax.runs.metrics import EpochMetrics, Spread
 from study.outcomes import Outcome
 
@@ -94,9 +93,7 @@ def verdicts_of(outcome: Outcome) -> list[Verdict]:
 
     There is none unless model, recipe and corpus are the study's own.
     """
-    if not outcome.is_published_setup:
-        return []
-    published = PUBLISHED_LOSSES.get((outcome.row.dataset, outcome.row.model), {})
+    published = outcome.published
     scatter = batch_std(outcome)
     return [
         _verdict(quantity, number, epoch, outcome.lines(epoch), scatter)
@@ -107,12 +104,13 @@ def verdicts_of(outcome: Outcome) -> list[Verdict]:
 
 
 def batch_std(outcome: Outcome) -> float | None:
-    """Returns how much the losses of single batches scatter in nats, the mean over the runs.
+    """Returns how much the losses of single batches of the finished models scatter, in nats.
 
-    None where nothing is known of it, and of words, whose validation is not one batch.
+    The standard deviation, pooled over the runs. None where nothing is known of it, and of words,
+    whose validation is not one batch.
     """
     found = outcome.evaluated("one_batch", "std")
-    return statistics.fmean(found) if found else None
+    return math.sqrt(statistics.fmean(std**2 for std in found)) if found else None
 
 
 def _verdict(

@@ -442,7 +442,8 @@ def test_published_numbers_meet_those_of_their_epoch_and_quantity():
     assert len(found) == 20
     for verdict in found:
         assert verdict.difference == pytest.approx(0.003)
-        assert verdict.batch_std == (0.03 if verdict.quantity == "validation" else None)
+        scatter = pytest.approx(0.03) if verdict.quantity == "validation" else None
+        assert verdict.batch_std == scatter
     train, validation = tallies_of(found)
     assert (train.judged, train.inside, validation.inside) == (10, 10, 10)
     assert "20 of 20 published numbers are inside" in findings.verdicts(outcome)
@@ -652,20 +653,20 @@ def test_sentences_follow_from_the_numbers(tmp_path: Path, monkeypatch: pytest.M
     page.write_page(tmp_path)
     text = (tmp_path / "README.md").read_text()
     for line in (
-        "**Astra-α**, 6 runs: 20 of 20 published numbers are inside the interval",
-        "**Astra-β**, 2 runs: two runs leave an interval of 16 deviations to either side",
+        "**Astra-α**, 6 runs: 20 of 20 published numbers are inside the 95% prediction interval",
+        "**Astra-β**, 2 runs: two runs leave an interval of 16 standard deviations to either side",
         "**Astra-γ**, one run: of one run there is no interval",
         "the published training losses are 0.0030 nats above ours on average",
         "**Astra-γ** overfits: its validation loss is lowest at epoch 5 with 1.9500, 0.0700 higher",
         "at epoch 12 (of 20, as far as it has come), 0.878 nats above training there",
-        "**Astra-α** does not overfit: its validation loss is at its lowest, 1.9470, at epoch 10",
+        "**Astra-α** does not overfit: its validation loss is 1.9470 at epoch 5 and epoch 10",
         "two of the same model are less than 0.083 apart in 95 of 100 cases; 8 of the 9 steps",
         "| Astra-γ | 4,383,041 | **12 of 20** |",
         "* Astra-γ, notebook: **12 of 20 epochs**, seed 0",
         "* names-α, notebook: not trained, seed 1, 2, 3, 4, 5",
         "* names-γ, notebook: not trained, seed 0",
-        "75% of its words are words of the corpus without, 50% with",
-        "75% of its words are training words without, 50% with",
+        "75% against 50% of the words are in the corpus",
+        "75% against 50% of the words are training words",
         "| greedy | stateful | 0.500 ± 0.010 | 50.0% ± 1.0% | 50.0% |",
     ):
         assert line in text, line

@@ -8,9 +8,8 @@ from unittest import mock
 import pytest
 
 from astra_jax.config import DatasetName, Preset
-from astra_jax.data.datasets import split_corpus
+from astra_jax.data.splits import split_corpus, words_of
 from astra_jax.errors import InputError
-from astra_jax.evaluation import words_of
 from astra_jax.presets import override
 from astra_jax.training.trainer import Keys
 from study import search, search_log
