@@ -65,7 +65,7 @@ def hold_gradients(
     agreement = hold_losses(name, np.array([ours[0]]), np.array([theirs[0]]), precision)
     if ours[1].keys() != theirs[1].keys():
         missing = sorted(ours[1].keys() ^ theirs[1].keys())
-        raise DisagreementError(f"{name} and ours have not the same gradients: {missing}")
+        raise DisagreementError(f"{name} and ours do not have the same gradients: {missing}")
     worst, tensor = max((_relative(theirs[1][key], ours[1][key]), key) for key in ours[1])
     _require(name, f"gradient of {tensor}", worst, BOUNDS[precision][1])
     return Agreement(agreement.loss, worst)
@@ -94,7 +94,7 @@ def require_same_texts(name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
 
 
 def _relative(theirs: np.ndarray, ours: np.ndarray) -> float:
-    """Returns the largest difference over ours' largest value; infinite where either is none."""
+    """Returns max|theirs - ours| / max|ours|; infinite where that is no finite number."""
     scale = np.abs(ours).max()
     difference = np.abs(theirs - ours).max() / scale if scale else np.inf
     return float(difference) if np.isfinite(difference) else float("inf")

@@ -7,7 +7,6 @@ import glob
 import json
 import re
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from astra_jax.storage.marked_pages import fill_in
 from astra_jax.training.pace import steps_of_a_call
 from benchmarks.jax_peers import JaxPeer, our_trainer
 from benchmarks.records import describe_machine
+from benchmarks.rounds import clocked
 from benchmarks.setting import Precision, Setting
 from benchmarks.tables import Table
 
@@ -110,7 +110,7 @@ def _of_recurrence(path: str) -> str:
 def compiled(setting: Setting) -> tuple[JaxPeer, Origins]:
     """Returns who trains, its program being compiled, and where that comes from."""
     peer = JaxPeer(setting, our_trainer(setting))
-    return peer, Origins(peer.compile_training().as_text() or "")
+    return peer, Origins(peer.prepare_training().as_text() or "")
 
 
 def profile(setting: Setting) -> dict[str, Any]:
@@ -119,18 +119,12 @@ def profile(setting: Setting) -> dict[str, Any]:
     An operation's time is that on the thread that ran it; on several devices the mean of them.
     """
     peer, origins = compiled(setting)
-
-    def seconds_of(num_steps: int) -> float:
-        begin = time.perf_counter()
-        peer.train(num_steps)
-        return time.perf_counter() - begin
-
-    seconds_of(3)
-    count = steps_of_a_call(seconds_of(1))
-    plain = seconds_of(count)
+    peer.train(3)
+    count = steps_of_a_call(clocked(lambda: peer.train(1)))
+    plain = clocked(lambda: peer.train(count))
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
-            traced = seconds_of(count)
+            traced = clocked(lambda: peer.train(count))
         times = _times(folder, origins.parts)
     num_devices = setting.place.mesh.size
     scale = 1000 / count / num_devices

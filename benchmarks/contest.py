@@ -1,10 +1,12 @@
 """A training step, and the evaluation of a batch: everyone's, in turn."""
 
 import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
+from astra_jax.gru import BACKENDS
 from astra_jax.training.trainer import MAX_STEPS_PER_CALL
 from benchmarks.agreement import Agreement, hold_gradients, hold_losses
 from benchmarks.floor import MatmulFloor
@@ -24,25 +26,44 @@ from benchmarks.torch_peers import (
 from benchmarks.work import Work
 
 
-def make_peer(name: str, setting: Setting) -> Any:
-    """Returns who trains and evaluates under a name of `PEERS`."""
-    if name == "nnx-rnn":
-        return FlaxPeer(setting)
-    if name == "onnxruntime":
-        return OnnxPeer(setting)
-    if name == NOTEBOOK_FLOAT32:
-        return make_peer("notebook", setting.in_float32())
-    if name == "torch-gru":
-        return TorchPeer(setting, CudnnModel(setting.preset.model))
-    if name in ("notebook", "torch-hoisted", "notebook-compiled"):
-        compiled = name == "notebook-compiled"
-        named = compiled_model(setting) if compiled else notebook_model(setting)
-        model = HoistedModel(named) if name == "torch-hoisted" else named
-        return TorchPeer(setting, model, named)
-    backend = None if name in (OURS, REMAT) else name
+def _with_backend(backend: str, setting: Setting) -> JaxPeer:
     if backend == "pallas" and jax.default_backend() == "cpu":
         raise NotImplementedError("a CPU interprets Pallas, which says nothing of its speed")
-    return JaxPeer(setting, our_trainer(setting, backend, remat=name == REMAT))
+    return JaxPeer(setting, our_trainer(setting, backend))
+
+
+def _notebook(setting: Setting) -> TorchPeer:
+    model = notebook_model(setting)
+    return TorchPeer(setting, model, model)
+
+
+def _compiled(setting: Setting) -> TorchPeer:
+    model = compiled_model(setting)
+    return TorchPeer(setting, model, model)
+
+
+def _hoisted(setting: Setting) -> TorchPeer:
+    model = notebook_model(setting)
+    return TorchPeer(setting, HoistedModel(model), model)
+
+
+_MAKE: Mapping[str, Callable[[Setting], Any]] = {
+    OURS: lambda setting: JaxPeer(setting, our_trainer(setting)),
+    **{name: functools.partial(_with_backend, name) for name in BACKENDS},
+    REMAT: lambda setting: JaxPeer(setting, our_trainer(setting, remat=True)),
+    "notebook": _notebook,
+    NOTEBOOK_FLOAT32: lambda setting: _notebook(setting.in_float32()),
+    "notebook-compiled": _compiled,
+    "torch-hoisted": _hoisted,
+    "torch-gru": lambda setting: TorchPeer(setting, CudnnModel(setting.preset.model)),
+    "nnx-rnn": FlaxPeer,
+    "onnxruntime": OnnxPeer,
+}
+
+
+def make_peer(name: str, setting: Setting) -> Any:
+    """Returns who trains and evaluates under a name of `PEERS`."""
+    return _MAKE[name](setting)
 
 
 def contest(what: str, setting: Setting, rules: Rules) -> dict[str, Any]:
@@ -65,8 +86,8 @@ def contest(what: str, setting: Setting, rules: Rules) -> dict[str, Any]:
         lineup, contestants = Lineup(rules), _Contestants(setting)
         lineup.enter_all({TRAIN: contestants.training, EVAL: contestants.evaluation}[what])
         floor = None
-        # An accelerator takes the products of several gates and layers at once, and so in less
-        # time than one after the other.
+        # No floor on an accelerator: it runs the products of several gates and layers at once, so
+        # the sum of their times is no lower bound.
         if jax.default_backend() == "cpu":
             floor = MatmulFloor(work.least(), setting)
             lineup.enter([(floor, None)])

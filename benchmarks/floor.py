@@ -22,7 +22,7 @@ PRODUCTS_FLOOR, MEMORY_FLOOR = "the machine's products", "the machine's memory"
 """What the floors are called among the contenders."""
 
 SECONDS_A_SHAPE = 0.05
-"""How long each shape of product is measured in a turn by whoever takes it, about."""
+"""About how long, in seconds a turn, each way of computing a shape of product is timed."""
 
 MOST_PRODUCTS = 64
 """Products of one shape that are taken in a call."""
@@ -32,8 +32,9 @@ class MatmulFloor:
     """Takes the products that a pass needs at least, and nothing else.
 
     Each shape is taken by JAX, by JAX on all of its devices and by PyTorch, on as many threads as
-    the contenders have; in each turn the fastest counts. Who comes near has nothing left to save
-    but products. Who is faster takes them better inside a program than anybody does alone.
+    the contenders have; in each turn the fastest counts. A contender near the floor has nothing
+    left to save but products; one below it computes them faster inside its program than any of
+    these ways does alone.
     """
 
     def __init__(self, counts: Counter[Matmul], setting: Setting, name: str = PRODUCTS_FLOOR):
@@ -176,7 +177,7 @@ class MemoryFloor:
     def turn(self) -> float:
         """Reads in every way; returns the seconds that all of the bytes take once, in the fastest.
 
-        Who is the fastest once may not be so now, as with the products.
+        The fastest may change from turn to turn, as with the products.
         """
         return self._fastest() / self._times
 

@@ -1,5 +1,6 @@
 """Cost as work grows: a training step over one size at a time, the others as they are."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -68,7 +69,7 @@ def name_of(shape: Mapping[str, int]) -> str:
 
 def _contender(setting: Setting, shape: Mapping[str, int]) -> Timed:
     preset = override(setting.preset, **{FIELDS[letter]: size for letter, size in shape.items()})
-    sized = Setting(preset, setting.precision, setting.devices, setting.threads)
+    sized = dataclasses.replace(setting, preset=preset)
     peer = JaxPeer(sized, our_trainer(sized))
     return Timed(name_of(shape), peer.train, most=MAX_STEPS_PER_CALL)
 

@@ -113,9 +113,10 @@ class JaxPeer:
 
     def _arguments(self, num_steps: int) -> tuple[Any, ...]:
         begin = self._state.step
+        # A new array: the state, whose step this is, is donated.
         return self._state, self.data, self._rows, begin + 0, begin + num_steps, self.dropout_key
 
-    def compile_training(self) -> jax.stages.Compiled:
+    def prepare_training(self) -> jax.stages.Compiled:
         """Compiles the loop over steps, which `train` runs from now on, and returns it."""
         lowered = Trainer.run_steps.lower(self.trainer, *self._arguments(1))
         self._run_steps = lowered.compile()
@@ -141,7 +142,7 @@ class JaxPeer:
         loss, grads, _ = self._gradients(self.params, self._rows[0])
         return float(loss), to_arrays(grads, self.setting.layout)
 
-    def compile_gradients(self) -> None:
+    def prepare_gradients(self) -> None:
         """Compiles what `gradient_step` runs, and runs nothing."""
 
         def gradients(params: nnx.State, data: Any, rows: jax.Array, key: jax.Array) -> Any:

@@ -25,8 +25,8 @@ class Rules:
     Attributes:
         peers: who takes part, ours first.
         repeats: rounds.
-        seconds: that a turn takes, about; as long as a call of `fit` does, which is what it costs
-            to begin one is shared by.
+        seconds: about how long a turn takes; by default as long as a call of `fit`, so that the
+            cost of starting one is spread over as many steps as in training.
         limit: see `LIMIT_SECONDS`.
         tell: is told what goes on.
     """
@@ -100,7 +100,7 @@ class Lineup:
                 self.agreements[contender.name] = agreement
 
     def run(self) -> dict[str, Any]:
-        """Lets all take turns; returns what of a record does not depend on what they do."""
+        """Runs the rounds; returns the fields that every record has."""
         return {
             "seconds": run_rounds(self.contenders, self.rules.repeats, self.rules.tell),
             "agreement": {name: asdict(one) for name, one in self.agreements.items()},

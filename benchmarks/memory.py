@@ -48,7 +48,7 @@ def _in_fresh_process(name: str, setting: Setting, one: Pass, limit: float) -> i
     """Returns the peak of a pass; raises `RuntimeError` with the last that the process said."""
     wanted = dataclasses.asdict(setting) | {"preset": setting.preset.to_dict()}
     command = [sys.executable, "-m", "benchmarks.memory", name, one, json.dumps(wanted)]
-    # Nobody but an optional contender can take so long that it has to be ended.
+    # Only an optional contender may hang and have to be killed.
     timeout = limit if PEERS[name].optional else None
     try:
         done = subprocess.run(
@@ -77,10 +77,10 @@ def peak_of(name: str, setting: Setting, one: Pass) -> int:
     with setting.arithmetic():
         peer = make_peer(name, setting)
         if one == "training":
-            peer.compile_training()
+            peer.prepare_training()
             run = peer.train
         else:
-            peer.compile_gradients()
+            peer.prepare_gradients()
             run = peer.gradient_step
         if name == "notebook-compiled":
             run(1)

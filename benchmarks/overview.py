@@ -1,4 +1,4 @@
-"""What most readers look for: of every model the few numbers that the goals are about."""
+"""The overview: of each model, the few numbers that the project's goals are stated in."""
 
 from collections.abc import Mapping
 from typing import Any

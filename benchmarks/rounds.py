@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 SETTLE_SECONDS = 0.02
-"""By then threads are idle that wait in a loop for more work, as OpenMP's do for milliseconds."""
+"""Long enough for threads that spin while they wait for work, as OpenMP's do, to go idle."""
 
 
 class Contender(Protocol):
@@ -107,7 +107,7 @@ class Spread(NamedTuple):
 
 
 def ratio(taken: Sequence[float], of: Sequence[float]) -> Spread:
-    """Returns how many times as long as others some turns took, each held to that of its round."""
+    """Returns the ratios `taken / of`, paired round by round."""
     return Spread.of([one / other for one, other in zip(taken, of, strict=True)])
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from astra_jax.data.datasets import Split
+from astra_jax.data.splits import Split
 from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.machine.placement import Placement
 from astra_jax.training.engines import Engine, OneRun

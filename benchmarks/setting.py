@@ -131,5 +131,5 @@ class Setting:
 
     @property
     def num_threads(self) -> int:
-        """PyTorch's threads: its own default would go by a variable that was meant for others."""
+        """PyTorch's threads: its default would follow an environment variable meant for others."""
         return self.threads or num_cores()

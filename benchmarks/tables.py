@@ -15,7 +15,7 @@ from benchmarks.writing import many
 
 NONE = "–"
 
-WIDTH = 130
+WIDTH = 150
 """Columns of the tables, on a screen that is narrower too."""
 
 
@@ -258,7 +258,7 @@ def _time(summary: Summary) -> tuple[str, str, str]:
 
 
 def _times(found: Spread) -> str:
-    """Returns a ratio with its quartiles, which is what tells two contenders apart."""
+    """Returns a ratio with its quartiles: their spread over the rounds, no confidence interval."""
     if found.low == found.high:  # Of what is held to itself.
         return f"{found.median:.3g}"
     return f"{found.median:.3g} ({found.low:.3g} – {found.high:.3g})"

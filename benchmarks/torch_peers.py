@@ -171,11 +171,11 @@ class TorchPeer:
             self.steps_done += 1
         return np.array(losses)
 
-    def compile_training(self) -> None:
+    def prepare_training(self) -> None:
         """Does a step of one character: the optimiser's moments are there after it, as ours are."""
         self._with_one_character(self.train)
 
-    def compile_gradients(self) -> None:
+    def prepare_gradients(self) -> None:
         """Computes gradients of one character: PyTorch loads what it needs for that."""
         self._with_one_character(self.gradient_step)
 

@@ -77,7 +77,7 @@ class Work:
         return products
 
     def _add(self, products: Counter[Matmul], product: Matmul, count: int) -> None:
-        """Adds products that take all rows at once, in each direction that is gone through."""
+        """Adds products that take all rows at once, forward and, in training, backward."""
         rows, inner, columns = product
         products[product] += count
         if self.training:
@@ -96,9 +96,8 @@ class Work:
 def bytes_read_per_character(model: ModelConfig, bytes_a_weight: int = 4) -> int:
     """Returns the bytes of weights that one more character of one text needs.
 
-    What each character contributes to the first layer's gates is known beforehand, and of it a
-    row is read, as long as that layer's three biases. Of the five biases of a layer, two were
-    added to others.
+    The first layer's input projections are a precomputed table, of which one row is read, as long
+    as that layer's three input biases. Two of a layer's five biases are added to others beforehand.
     """
     width, hidden = model.embedding_dim, model.hidden_dim
     embedded = model.vocab_size * width + 3 * width * hidden

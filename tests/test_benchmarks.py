@@ -137,21 +137,19 @@ def test_turns_alternate_and_a_drift_of_the_machine_does_not_touch_the_ratios():
     assert Spread.of([5.0]) == (5.0, 5.0, 5.0)
 
 
-def test_a_turn_has_as_many_units_as_fit_into_its_time():
-    done: list[int] = []
+def test_a_turn_has_as_many_units_as_fit_into_its_time(monkeypatch: pytest.MonkeyPatch):
+    now = 0.0
 
     def work(units: int) -> None:
-        done.append(units)
-        time.sleep(0.004 * units)
+        nonlocal now
+        now += 0.004 * units
 
-    contender = Timed("sleeper", work, least=2, most=8)
-    contender.warm_up(0.0)
-    assert done == [2, 2]
-    assert contender.units == 2
-    contender.warm_up(1.0)
-    assert contender.units == 8
-    assert 0.004 <= contender.turn() < 0.02
-    assert done[-1] == 8
+    monkeypatch.setattr(rounds.time, "perf_counter", lambda: now)
+    contender = Timed("worker", work, least=2, most=100)
+    for seconds, units in ((0.0, 2), (0.05, 12), (1.0, 100)):
+        contender.warm_up(seconds)
+        assert contender.units == units
+    assert contender.turn() == pytest.approx(0.004)
 
 
 CONTENDERS = (OURS, "notebook", "torch-hoisted", "torch-gru", "nnx-rnn")
