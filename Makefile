@@ -1,4 +1,4 @@
-# Two commands do everything; both make .venv first, once:
+# The two commands that a user needs; each makes .venv first, if it is not there:
 #   make train MODEL=alpha [DATASET=names] [ARGS="--epochs 1"]
 #   make test
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from astra_jax.config import DataConfig, ModelConfig, Preset, TrainConfig
     from astra_jax.data.corpus import load_corpus
-    from astra_jax.data.datasets import split_corpus
+    from astra_jax.data.splits import split_corpus
     from astra_jax.data.vocabulary import Vocabulary
     from astra_jax.dropout import draw_keep
     from astra_jax.errors import InputError
@@ -84,7 +84,7 @@ _PUBLIC = {
     "override": "presets",
     "restore_model": "experiments.lifecycle",
     "resume": "experiments.lifecycle",
-    "split_corpus": "data.datasets",
+    "split_corpus": "data.splits",
 }
 
 __version__ = "0.1.0"

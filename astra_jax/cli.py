@@ -53,7 +53,8 @@ def _watch_interrupts() -> None:
             again.daemon = True
             again.start()
         elif str(swallowed.exc_value) != "Event loop is closed":
-            # Which reads say that end after one of a checkpoint's has failed, and been told.
+            # Checkpoint reads raise this if they end after another one has failed and been
+            # reported.
             swallow(swallowed)
 
     # While what takes a second is imported, which the scripts do after this module.
@@ -167,7 +168,7 @@ def _in_a_line(box: str) -> str:
 
 
 def say(message: str) -> None:
-    """Prints what a command that goes on without a reader tells meanwhile."""
+    """Prints a message of a command that goes on even if nobody reads its output."""
     try:
         print(message, flush=True)
     except BrokenPipeError:

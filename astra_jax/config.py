@@ -25,10 +25,10 @@ StrPath = str | os.PathLike[str]
 """A file or folder, as callers name it."""
 
 MAX_STEPS = 2**31 - 1
-"""Of a training: JAX counts them in an int32."""
+"""Largest number of steps of a training: JAX counts them in an int32."""
 
-DROPOUT_STEPS = 1 << 16
-"""Rates of dropout between 0 and 1: half a random word decides an element."""
+DROPOUT_LEVELS = 1 << 16
+"""Resolution of the dropout rate: 16 random bits decide whether an element survives."""
 
 _LIMITS = dict(
     vocab_size=2**18,  # More than the characters that Unicode has assigned.
@@ -128,7 +128,7 @@ class ModelConfig(Record):
         hidden_dim: H, width of every layer's state.
         num_layers: L, number of stacked GRU layers.
         dropout: share of the carried state that is zeroed at every step of training, in [0, 1),
-            drawn in steps of 1 / `DROPOUT_STEPS`.
+            drawn in steps of 1 / `DROPOUT_LEVELS`.
         layer_norm: whether a LayerNorm over H stands before the head.
     """
 
@@ -143,11 +143,11 @@ class ModelConfig(Record):
         Record.__post_init__(self)
         self._require_size("vocab_size", "embedding_dim", "hidden_dim", "num_layers")
         self._require("dropout", 0.0 <= self.dropout < 1.0, "at least 0 and below 1")
-        drawn = round(self.dropout * DROPOUT_STEPS)  # Rounded to 0 or 1 it would be another model.
+        drawn = round(self.dropout * DROPOUT_LEVELS)  # Rounded to 0 or 1 it would be another model.
         self._require(
             "dropout",
-            self.dropout == 0.0 or 0 < drawn < DROPOUT_STEPS,
-            f"0, or from 1/{DROPOUT_STEPS} to {DROPOUT_STEPS - 1}/{DROPOUT_STEPS}",
+            self.dropout == 0.0 or 0 < drawn < DROPOUT_LEVELS,
+            f"0, or from 1/{DROPOUT_LEVELS} to {DROPOUT_LEVELS - 1}/{DROPOUT_LEVELS}",
         )
 
     @property
@@ -176,10 +176,10 @@ class DataConfig(Record):
             both trained on and validated on; in the names study some are.
         level: what a token of running text is: `char`, as in the studies, or `byte`, which any
             file is made of.
-        carry_state: whether a window of running text goes on where the one before it in its place
-            of the batch ended, from the states that were reached there: truncated backpropagation
-            through time. The text's beginning follows its end. In the studies windows are drawn
-            at random, and begin from zero states.
+        carry_state: whether a window continues the one at the same place in the previous batch,
+            starting from the states reached there (truncated backpropagation through time). The
+            text's beginning follows its end. In the studies windows are drawn at random, and begin
+            from zero states.
     """
 
     dataset: DatasetName
@@ -211,7 +211,7 @@ class TrainConfig(Record):
         epochs: number of passes of `steps_per_epoch` steps.
         steps_per_epoch: optimiser steps in an epoch; None takes every batch of the data once.
         optimizer: `adamw` (decoupled decay) or `adam` (no decay).
-        learning_rate: the highest, that the schedule begins with.
+        learning_rate: the peak rate, with which the schedule begins.
         schedule: `cosine` (over epochs, constant inside one, floor 0), `cosine-by-step` (the same
             half wave, falling at every step) or `constant`.
         warmup_steps: first steps, in which the learning rate rises linearly to what the schedule
@@ -275,6 +275,10 @@ def param_dtype(dtype: DtypeName) -> Literal["float32", "float64"]:
     return "float64" if dtype == "float64" else "float32"
 
 
+PARTS = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig}
+"""The parts of a preset; no field's name belongs to two of them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset(Record):
     """A named model with the data and the recipe that it is trained on.
@@ -306,10 +310,9 @@ class Preset(Record):
     @classmethod
     def from_dict(cls, values: Any) -> Self:
         """Builds the preset from nested dictionaries; raises `InputError` as `Record` does."""
-        parts = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig}
         if isinstance(values, dict):
             values = {
-                key: parts[key].from_dict(value) if key in parts else value
+                key: PARTS[key].from_dict(value) if key in PARTS else value
                 for key, value in values.items()
             }
         return super(Preset, cls).from_dict(values)

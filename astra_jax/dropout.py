@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Key, UInt32
 
-from astra_jax.config import DROPOUT_STEPS, ModelConfig
+from astra_jax.config import DROPOUT_LEVELS, ModelConfig
 from astra_jax.threefry import threefry
 
 
@@ -29,9 +29,9 @@ def draw_keep(
         return None
     quarter = math.ceil(seq_len / 4)
     words = _words(key, (config.num_layers, quarter, batch_size, config.hidden_dim))
-    threshold = jnp.uint32(round(config.dropout * DROPOUT_STEPS))
-    # Half a word, which can be so many numbers, decides one element.
-    halves = [half for word in words for half in (word & (DROPOUT_STEPS - 1), word >> 16)]
+    threshold = jnp.uint32(round(config.dropout * DROPOUT_LEVELS))
+    # Half a word, 16 bits, decides one element.
+    halves = [half for word in words for half in (word & (DROPOUT_LEVELS - 1), word >> 16)]
     return jnp.concatenate([half >= threshold for half in halves], axis=1)[:, :seq_len]
 
 

@@ -17,18 +17,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from astra_jax.config import DataConfig, Preset, Record
-from astra_jax.data.datasets import (
-    Batch,
-    Dataset,
-    PaddedWords,
-    Split,
-    StoredWindows,
-    TextWindows,
-    pad_words,
-    stages,
-)
+from astra_jax.data.datasets import Batch, Dataset, PaddedWords, StoredWindows, TextWindows, stages
+from astra_jax.data.splits import Split, pad_words, running_text, words_of
 from astra_jax.data.vocabulary import Vocabulary
-from astra_jax.errors import InputError
 from astra_jax.losses import target_losses
 from astra_jax.machine import memory
 from astra_jax.machine.placement import Placement
@@ -161,13 +152,6 @@ def evaluate(
         return _evaluate_text(model, preset, running_text(data), num_batches)
 
 
-def running_text(data: Dataset) -> TextWindows | StoredWindows:
-    """Returns data as the running text that it is; raises `InputError` if it is words."""
-    if not isinstance(data, TextWindows | StoredWindows):
-        raise InputError("running text is needed, got a list of words")
-    return data
-
-
 def _evaluate_text(
     model: GRULanguageModel, preset: Preset, data: TextWindows | StoredWindows, num_batches: int
 ) -> TextEvaluation:
@@ -265,14 +249,6 @@ def _evaluate_words(
         unseen=Loss.of(losses[~seen]) if not seen.all() else None,
         seen_share=float(seen.mean()),
     )
-
-
-def words_of(data: Dataset, vocabulary: Vocabulary) -> list[str]:
-    """Returns the words of some data, in its order; raises `InputError` if it is running text."""
-    if not isinstance(data, PaddedWords):
-        raise InputError("a list of words is needed, got running text")
-    rows = np.asarray(data.inputs)[np.asarray(data.part)]
-    return [vocabulary.decode(row[row != 0]) for row in rows]  # 0 is padding, or the start.
 
 
 def word_losses(

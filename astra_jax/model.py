@@ -182,7 +182,7 @@ class GRULanguageModel(nnx.Module):
         return self.head(outputs)
 
     def stepper(self, num: int) -> Stepper:
-        """Returns the recurrence of N texts for `reader`: once, not in every chunk of them."""
+        """Returns the recurrence laid out for N texts: to be built once, used for every chunk."""
         weights = [layer.weights for layer in self.layers]
         return stepper(weights, self.embedding.embedding[...], self.dtype, num=num)
 
@@ -226,7 +226,7 @@ def parameters(model: GRULanguageModel) -> nnx.State:
 
 @contextlib.contextmanager
 def arithmetic(dtype: DtypeName) -> Iterator[None]:
-    """Turns float64, which is off by default, on inside the block if `dtype` is that; never off.
+    """Enables float64, off by default, inside the block if `dtype` is float64; never disables it.
 
     In all threads, unlike `jax.enable_x64`: Orbax reads and writes in threads of its own. So
     blocks of several threads must not overlap: the first one to end would end it for all.

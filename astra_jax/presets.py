@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, Literal
 
-from astra_jax.config import DataConfig, DatasetName, ModelConfig, Preset, TrainConfig
+from astra_jax.config import PARTS, DatasetName, ModelConfig, Preset
 from astra_jax.errors import InputError
 
 _SHAKESPEARE = {
@@ -47,15 +47,14 @@ _ROWS: tuple[tuple[dict[str, Any], str, str, str, dict[str, Any]], ...] = (
 )
 # fmt: on
 
-_PARTS = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig}
-_OWNER = {field.name: part for part, cls in _PARTS.items() for field in dataclasses.fields(cls)}
+_OWNER = {field.name: part for part, cls in PARTS.items() for field in dataclasses.fields(cls)}
 FIELDS = tuple(_OWNER)
 """Names of all fields of the parts of a preset."""
 
 
 def _split(fields: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Sorts fields by the part of the preset that owns them; no name belongs to two parts."""
-    parts: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
+    parts: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
     for name, value in fields.items():
         if name not in _OWNER:
             raise InputError(f"a preset has no field {name!r}; it has {', '.join(_OWNER)}")
@@ -65,7 +64,7 @@ def _split(fields: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _build(recipe: dict[str, Any], name: str, title: str, base: str, own: dict[str, Any]) -> Preset:
     parts = _split({**recipe, **own})
-    configs = {part: cls(**parts[part]) for part, cls in _PARTS.items()}
+    configs = {part: cls(**parts[part]) for part, cls in PARTS.items()}
     return Preset(name=name, title=title, base_name=base, **configs)
 
 
@@ -93,7 +92,8 @@ TUNED_FIELDS: dict[tuple[DatasetName, str], dict[str, Any]] = {
     ("names", "gamma"): _TUNED_NAMES
     | dict(learning_rate=2e-3, weight_decay=0.5, dropout=0.3, epochs=30),
 }
-"""What a tuned recipe has otherwise than the preset; results/study tells how it was found."""
+"""The fields in which a tuned recipe differs from its preset; results/study tells how they were
+found."""
 
 CUSTOM_NAMES: dict[DatasetName, dict[str, str]] = {
     "shakespeare": dict(name="custom", title="Astra-custom", base_name="Astra_custom"),
@@ -161,7 +161,7 @@ def override(preset: Preset, **fields: Any) -> Preset:
     if fields.get("optimizer") == "adam":
         fields.setdefault("weight_decay", 0.0)
     parts = _split(fields)
-    configs = {part: dataclasses.replace(getattr(preset, part), **parts[part]) for part in _PARTS}
+    configs = {part: dataclasses.replace(getattr(preset, part), **parts[part]) for part in PARTS}
     changed = dataclasses.replace(preset, **configs)
     same_data = changed.data.dataset == preset.data.dataset
     if same_data and same_shape(changed.model, preset.model):

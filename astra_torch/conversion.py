@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from astra_jax.config import DtypeName, ModelConfig, Preset
 from astra_jax.data.corpus import CorpusRecord, load_corpus
-from astra_jax.data.datasets import corpus_vocabulary
+from astra_jax.data.splits import corpus_vocabulary
 from astra_jax.data.vocabulary import BYTES, Vocabulary, published_vocabulary
 from astra_jax.errors import InputError
 from astra_jax.experiments.lifecycle import import_state, restore_state
@@ -188,7 +188,7 @@ def _with_all_known(trained: TrainedModel, bare: WeightFile) -> WeightFile:
 
     trainer = torch_state.to_trainer(trained.arrays, optimizer, trained.preset)
     state = trainer.state_dict()
-    training = {name: state[name] for name in files.TRAINING if state[name] is not None}
+    training = {name: state[name] for name in files.TRAINING_KEYS if state[name] is not None}
     metadata["step"] = optimizer.step
     if optimizer.steps_per_epoch is not None:
         metadata["steps_per_epoch"] = optimizer.steps_per_epoch

@@ -36,7 +36,7 @@ OWN_METADATA, HASH = "astra", "sha256"
 OWN_FIELDS = ("preset", "vocabulary", "corpus")
 """What that text says. A key of such a name beside it is somebody else's."""
 
-TRAINING = ("optimizer_state_dict", "scheduler_state_dict")
+TRAINING_KEYS = ("optimizer_state_dict", "scheduler_state_dict")
 """The keys under which a .pth has what training goes on from, where it has it."""
 
 
@@ -69,7 +69,7 @@ def read_pth(path: Path) -> WeightFile:
         with warnings.catch_warnings(action="ignore"):  # Of what is refused in the next moment.
             checkpoint = torch.load(checked, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise InputError(pth_archive.CODE.format(path)) from error
+        raise InputError(pth_archive.MAY_RUN_CODE.format(path)) from error
     except Exception as error:  # The unpickler raises whatever a damaged stream leads it to.
         raise InputError(f"{path} is damaged or no torch file: {first_line(error)}") from error
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
@@ -83,9 +83,13 @@ def read_pth(path: Path) -> WeightFile:
             f"{path} is not a checkpoint of the notebooks' form: expected a dictionary with a "
             "'state_dict' of tensors"
         )
-    training = {name: checkpoint[name] for name in TRAINING if checkpoint.get(name) is not None}
+    training = {
+        name: checkpoint[name] for name in TRAINING_KEYS if checkpoint.get(name) is not None
+    }
     metadata = {
-        name: value for name, value in checkpoint.items() if name not in ("state_dict", *TRAINING)
+        name: value
+        for name, value in checkpoint.items()
+        if name not in ("state_dict", *TRAINING_KEYS)
     }
     for name, value in metadata.items():
         if not isinstance(name, str) or not isinstance(value, str | int | float):
@@ -100,14 +104,14 @@ def read_pth(path: Path) -> WeightFile:
     return WeightFile(arrays, said | own, training)
 
 
-def write_pth(path: Path, weights: WeightFile, *, overwrite: bool = False) -> None:
+def write_pth(path: Path, weights: WeightFile) -> None:
     """Writes a checkpoint of the notebooks' form, whole or not at all.
 
     One with this project's metadata has a hash beside it. The notebooks' own has exactly their
     keys; its hash stands in a file of its own.
 
     Raises:
-        FileExistsError: the file exists and `overwrite` is false.
+        FileExistsError: the file exists.
     """
     torch = _import_torch()
     state = {name: torch.from_numpy(array.copy()) for name, array in weights.arrays.items()}
@@ -118,7 +122,7 @@ def write_pth(path: Path, weights: WeightFile, *, overwrite: bool = False) -> No
     file = io.BytesIO()
     torch.save({"state_dict": state, **metadata, **weights.training}, file)
     is_hashed = HASH in metadata
-    sidecars.write_with_hash(path, file.getvalue(), overwrite=overwrite, is_hashed=is_hashed)
+    sidecars.write_with_hash(path, file.getvalue(), is_hashed=is_hashed)
 
 
 def read_safetensors(path: Path) -> WeightFile:
@@ -146,11 +150,11 @@ def read_safetensors(path: Path) -> WeightFile:
     return WeightFile(arrays, parse_metadata(texts.get(OWN_METADATA, "{}"), path))
 
 
-def write_safetensors(path: Path, weights: WeightFile, *, overwrite: bool = False) -> None:
+def write_safetensors(path: Path, weights: WeightFile) -> None:
     """Writes arrays, the metadata as one JSON text under the key `astra`, and a hash.
 
     Raises:
-        FileExistsError: the file exists and `overwrite` is false.
+        FileExistsError: the file exists.
     """
     # The library would write a strided array's memory as it lies, under the shape that it has.
     arrays = {name: np.asarray(array, order="C") for name, array in weights.arrays.items()}
@@ -158,7 +162,7 @@ def write_safetensors(path: Path, weights: WeightFile, *, overwrite: bool = Fals
     texts[HASH] = hash_of(arrays, texts)
     # By way of memory: its `save_file` would leave a file that only its owner may read.
     data = save(arrays, metadata=texts)
-    sidecars.write_with_hash(path, data, overwrite=overwrite, is_hashed=True)
+    sidecars.write_with_hash(path, data, is_hashed=True)
 
 
 def to_text(metadata: dict[str, Any]) -> str:

@@ -36,23 +36,16 @@ _GATES = (("z", -1), ("r", 1), ("", 1))
 """ONNX's order of gates: the letter in our names (the candidate has none), and the sign."""
 
 
-def write_onnx(
-    path: Path,
-    weights: WeightFile,
-    config: ModelConfig,
-    layout: Layout,
-    *,
-    overwrite: bool = False,
-) -> None:
+def write_onnx(path: Path, weights: WeightFile, config: ModelConfig, layout: Layout) -> None:
     """Writes a .onnx file, whole or not at all; see `to_onnx`.
 
     Raises:
-        FileExistsError: the file exists and `overwrite` is false.
+        FileExistsError: the file exists.
         InputError: the model is too large for the format, or ONNX is not installed.
     """
     model = to_onnx(weights.arrays, config, layout, weights.metadata)
     data = model.SerializeToString()
-    sidecars.write_with_hash(path, data, overwrite=overwrite, is_hashed=True)
+    sidecars.write_with_hash(path, data, is_hashed=True)
 
 
 def to_onnx(

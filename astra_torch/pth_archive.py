@@ -47,7 +47,7 @@ NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE
 _OPCODES = frozenset(_WRITTEN.split())
 """What torch.save writes: no other opcode needs to be understood."""
 
-CODE = (
+MAY_RUN_CODE = (
     "{} is no weight file, or holds more than tensors, text and numbers: such a file could run "
     "code, and is never loaded"
 )
@@ -134,11 +134,11 @@ def _require_plain_pickle(data: bytes, path: Path) -> None:
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name == "GLOBAL" and argument not in _GLOBALS:
             raise InputError(
-                f"{CODE.format(path)}; it names {argument!r}: save plain numbers, as float(value), "
-                "and dense tensors of float32 or float64"
+                f"{MAY_RUN_CODE.format(path)}; it names {argument!r}: save plain numbers, as "
+                "float(value), and dense tensors of float32 or float64"
             )
         if opcode.name not in _OPCODES:
-            raise InputError(CODE.format(path))
+            raise InputError(MAY_RUN_CODE.format(path))
         if isinstance(argument, int) and abs(argument) > MAX_WHOLE:
             raise ValueError("it has a whole number that does not fit into 64 bits")
         if isinstance(argument, str):

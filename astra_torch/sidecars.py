@@ -15,26 +15,23 @@ def path_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def write_with_hash(
-    path: Path, data: bytes, *, overwrite: bool = False, is_hashed: bool = False
-) -> None:
+def write_with_hash(path: Path, data: bytes, *, is_hashed: bool) -> None:
     """Writes a file, whole or not at all, and its hash beside it.
 
     Args:
         path: the file.
         data: all of it.
-        overwrite: whether an existing file is replaced.
         is_hashed: whether it has a hash in it. Then there is one beside it only if there was.
 
     Raises:
-        FileExistsError: the file exists and `overwrite` is false.
+        FileExistsError: the file exists.
         OSError: it cannot be written, or its hash cannot; then the file is not, either.
     """
     beside = path_of(path)
     wanted = not is_hashed or os.path.lexists(beside)
     if wanted and beside.is_dir():  # Fails by itself where the name is too long.
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(beside))
-    write_bytes(path, data, overwrite=overwrite)
+    write_bytes(path, data, overwrite=False)
     if wanted:
         write(path)
 

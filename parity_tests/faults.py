@@ -130,9 +130,9 @@ _states, _logits = model.GRULanguageModel.hidden_states, model.GRULanguageModel.
 _DROP, _DROP_GRAD = "drop(h, keep_t, dropout)", "drop(grad + grad_t, keep_t, dropout)"
 
 RECURRENCE = {
-    "z complemented": change(cell.advance, "(1 - z) * h + z * n", "z * h + (1 - z) * n"),
-    "reset after the product": change(cell.advance, "through_n(r * h", "r * through_n(h"),
-    "candidate reset by z": change(cell.advance, "through_n(r * h", "through_n(z * h"),
+    "z complemented": change(cell.gru_cell, "(1 - z) * h + z * n", "z * h + (1 - z) * n"),
+    "reset after the product": change(cell.gru_cell, "through_n(r * h", "r * through_n(h"),
+    "candidate reset by z": change(cell.gru_cell, "through_n(r * h", "through_n(z * h"),
     "second bias of r dropped": change(_biases, "bias_r + weights.bias_hh[0]", "bias_r"),
     "second bias of z dropped": change(_biases, "bias_z + weights.bias_hh[1]", "bias_z"),
     "bias of the candidate dropped": change(
@@ -213,10 +213,10 @@ GRADIENTS = {
         _biases, "weights.bias_hh[0]", "jax.lax.stop_gradient(weights.bias_hh[0])"
     ),
     "no gradient through the reset": change(
-        cell.retreat, "grad_r = grad_reset", "grad_r = 0 * grad_reset"
+        cell.gru_cell_vjp, "grad_r = grad_reset", "grad_r = 0 * grad_reset"
     ),
-    "no gradient through time": change(cell.retreat, "grad * (1 - z) + ", ""),
-    "no gradient through the candidate": change(cell.retreat, " + grad_reset * r", ""),
+    "no gradient through time": change(cell.gru_cell_vjp, "grad * (1 - z) + ", ""),
+    "no gradient through the candidate": change(cell.gru_cell_vjp, " + grad_reset * r", ""),
     "no gradient through r and z": change(_backward_pass, "grad + through", "grad"),
     "time reversed in training": change(
         fused._forward, "projected, keep)\n", "projected, keep, reverse=True)\n"
@@ -225,7 +225,7 @@ GRADIENTS = {
     "biases' gradients of the first step alone": change(
         _backward_pass, "grad.sum((0, 1))", "grad[0].sum(0)"
     ),
-    "slope of the candidate missing": change(cell.retreat, "* (1 - n * n)", ""),
+    "slope of the candidate missing": change(cell.gru_cell_vjp, "* (1 - n * n)", ""),
     "dropped states have gradients": change(_backward_pass, _DROP_GRAD, "grad + grad_t"),
     "gradients of survivors not scaled": change(
         _backward_pass, _DROP_GRAD, "drop(grad + grad_t, keep_t, 0.0)"

@@ -19,7 +19,7 @@ import pytest
 from tyro.conf import Positional
 
 from astra_jax import cli
-from astra_jax.data.datasets import split_corpus
+from astra_jax.data.splits import split_corpus
 from astra_jax.machine.environment import describe_environment
 from astra_jax.presets import PRESETS, override
 from astra_jax.sampling.strategies import Greedy, Temperature, TopK

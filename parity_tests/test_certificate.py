@@ -3,11 +3,9 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 import torch
@@ -32,13 +30,7 @@ def validate(*flags: object) -> Result:
     return call("validate.py", *flags)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly() -> Iterator[None]:
-    # What is computed is tested elsewhere; here it is what is told of it.
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
 from typing import Any
 
-import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -17,14 +15,7 @@ from astra_torch.tolerances import norms
 from parity_tests.faults import FAULTS, Fault, FaultLevel, Study
 from parity_tests.kill_table import STEPS, compare_at, make_case
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_in_haste() -> Iterator[None]:
-    # Each fault needs programs of its own, and compiling them is most of the work.
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
 
 
 @pytest.mark.parametrize("study", ["astra", "names"])

@@ -195,15 +195,13 @@ def test_greedy_text_is_the_same(preset: Preset, stateful: bool):
 
 
 @pytest.mark.parametrize("inject", ONNX.values(), ids=ONNX)
-def test_a_fault_is_found(inject: Inject, monkeypatch: pytest.MonkeyPatch):
+def test_onnxs_own_definition_finds_a_fault_in_float64(
+    inject: Inject, monkeypatch: pytest.MonkeyPatch
+):
     preset = override(PRESETS["names", "gamma"], **SMALL)
     tokens = random_tokens(preset, 3, 7)
-    right = OnnxModel(export(preset).SerializeToString())(tokens)
-    assert share_of_bound(Outputs(*right), preset, tokens) <= 1
     inject(monkeypatch)
     faulty = export(preset)
-    outputs = OnnxModel(faulty.SerializeToString())(tokens)
-    assert share_of_bound(Outputs(*outputs), preset, tokens) > 1
     oracle = run_twin(twin(preset, torch.float64), tokens)
     assert errors(run_reference(faulty, tokens), oracle).max() > 100 * FLOAT64
 

@@ -6,7 +6,7 @@ import pytest
 
 from astra_jax.config import Preset
 from astra_jax.data.corpus import BUILTIN, load_corpus
-from astra_jax.data.datasets import Split, split_corpus
+from astra_jax.data.splits import Split, split_corpus
 from astra_jax.model import arithmetic
 from astra_jax.presets import PRESETS, override
 from astra_jax.training.trainer import Keys, Trainer

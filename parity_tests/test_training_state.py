@@ -6,7 +6,7 @@ import functools
 import math
 import re
 import runpy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,13 +88,7 @@ def batch(step: int) -> np.ndarray:
     return np.random.default_rng(step).integers(7, size=(2, 4, 6), dtype=np.int32)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly() -> Iterator[None]:
-    # Most of these tests' time is XLA's; both sides of every comparison run under it.
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
 
 
 @functools.cache

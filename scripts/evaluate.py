@@ -19,7 +19,7 @@ from astra_jax import cli
 from astra_jax.cli import default
 from astra_jax.console import Console
 from astra_jax.data.corpus import CorpusRecord
-from astra_jax.data.datasets import Split
+from astra_jax.data.splits import Split
 from astra_jax.errors import InputError
 from astra_jax.evaluation import NUM_BATCHES
 from astra_jax.experiments.lifecycle import builtin_warning, find_corpus

@@ -25,7 +25,7 @@ from astra_jax.machine import compile_cache, placement
 from astra_jax.sampling.draws import sample_key
 from astra_jax.sampling.prompts import OnUnknown, fit_prompt, read_prompt
 from astra_jax.sampling.strategies import Greedy, Strategy, Temperature, TopK
-from astra_jax.sampling.writing import Writer
+from astra_jax.sampling.writing import NUM_WORDS, Writer
 from astra_torch import conversion
 
 SEPARATOR = "-" * 20
@@ -89,7 +89,7 @@ def main(arguments: Arguments) -> None:
         prompt,
         strategy,
         sample_key(arguments.seed),
-        num=arguments.num if arguments.num is not None else 20 if words else 1,
+        num=(NUM_WORDS if words else 1) if arguments.num is None else arguments.num,
         length=arguments.length,
         stateful=not arguments.stateless,
     )

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from jax.errors import JaxRuntimeError
 from tyro.conf import FlagConversionOff, OmitArgPrefixes
 
 from astra_jax import cli
@@ -23,7 +22,7 @@ from astra_jax.cli import default, of_preset
 from astra_jax.config import Preset
 from astra_jax.console import Console
 from astra_jax.data.corpus import BUILTIN
-from astra_jax.data.datasets import Split
+from astra_jax.data.splits import Split
 from astra_jax.errors import InputError, StoppedError
 from astra_jax.experiments import lifecycle
 from astra_jax.experiments.experiment import Experiment
@@ -288,6 +287,8 @@ def _progress(runs: Sequence[Run], quiet: bool, tensorboard: bool) -> Iterator[P
 
 
 def _train(experiment: Experiment, arguments: Arguments, options: FitOptions, quiet: bool) -> None:
+    from jax.errors import JaxRuntimeError  # JAX is slow to import: `cli` watches for Ctrl-C first.
+
     tell, training, runs = cli.teller(quiet), experiment.training, experiment.runs
     if not quiet:
         cli.say(f"{training.describe()}, into {training.folder}")
@@ -296,12 +297,11 @@ def _train(experiment: Experiment, arguments: Arguments, options: FitOptions, qu
     try:
         with _progress(runs, quiet, arguments.tensorboard) as progress:
             experiment.fit(progress, options)
-    except (KeyboardInterrupt, StoppedError, OSError):
+    except (KeyboardInterrupt, StoppedError, OSError, JaxRuntimeError) as error:
         cli.note(f"go on with: {arguments.go_on(training.folder)}")
+        if isinstance(error, JaxRuntimeError):
+            processes.leave(error)
         raise
-    except JaxRuntimeError as error:
-        cli.note(f"go on with: {arguments.go_on(training.folder)}")
-        processes.leave(error)
     for run in runs:
         write_samples(run)
     if processes.is_primary():

@@ -13,8 +13,9 @@ from jaxtyping import install_import_hook
 
 # The modules of arrays; beartype as a function decorator does not know the Self of the others.
 _ARRAYS = (
-    *("gru", "initializers", "model", "losses", "optimizers", "data.datasets", "evaluation"),
-    *("training.trainer", "sampling.draws", "sampling.sampler", "sampling.strategies", "threefry"),
+    *("gru", "initializers", "model", "losses", "optimizers", "data.datasets", "data.splits"),
+    *("evaluation", "training.trainer", "threefry"),
+    *("sampling.draws", "sampling.sampler", "sampling.strategies"),
 )
 install_import_hook([f"astra_jax.{name}" for name in _ARRAYS], "beartype.beartype")
 
@@ -28,7 +29,7 @@ import pytest
 
 from astra_jax.config import Preset
 from astra_jax.data import builtin_corpus, corpus
-from astra_jax.data.datasets import Split
+from astra_jax.data.splits import Split
 from astra_jax.experiments import lifecycle
 from astra_jax.machine import compile_cache
 from astra_jax.runs.folder import Run
@@ -51,11 +52,11 @@ def _strict() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _late_reads() -> Iterator[None]:
-    """Passes over what Orbax's reads say that end after one of a damaged checkpoint has failed.
+    """Suppresses the errors of Orbax's reads that still run when a damaged checkpoint's has failed.
 
-    They say it in threads, or when they are collected as garbage. Where that is while something
-    is parsed, Python 3.11 fails ("AST constructor recursion depth mismatch"), as it parses the
-    lines of the traceback that it is to show.
+    They come up in threads, or at garbage collection. Where that is while something is parsed,
+    Python 3.11 fails ("AST constructor recursion depth mismatch"), as it parses the lines of the
+    traceback that it is to show.
     """
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     hook = sys.unraisablehook

@@ -15,7 +15,7 @@ import pytest
 
 from astra_jax.data import builtin_corpus, corpus, token_files
 from astra_jax.data.corpus import DATA_DIR_VARIABLE, PUBLISHED, Published, load_corpus
-from astra_jax.data.datasets import corpus_vocabulary
+from astra_jax.data.splits import corpus_vocabulary
 from astra_jax.errors import InputError
 from astra_jax.storage.user_cache import cache_folder
 

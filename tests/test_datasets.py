@@ -11,16 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astra_jax.config import DataConfig
-from astra_jax.data.datasets import (
-    EMPTY,
-    Batch,
-    Dataset,
-    PaddedWords,
-    TextWindows,
-    corpus_vocabulary,
-    pad_words,
-    split_corpus,
-)
+from astra_jax.data.datasets import EMPTY, Batch, Dataset, PaddedWords, TextWindows
+from astra_jax.data.splits import corpus_vocabulary, pad_words, split_corpus
 from astra_jax.data.vocabulary import Vocabulary, published_vocabulary
 from astra_jax.errors import InputError
 from astra_jax.losses import IGNORE

@@ -14,8 +14,9 @@ from rich.console import Console
 
 from astra_jax import evaluation
 from astra_jax.config import Preset
-from astra_jax.data import builtin_corpus, token_files
-from astra_jax.data.datasets import Split, StoredWindows
+from astra_jax.data import builtin_corpus, splits, token_files
+from astra_jax.data.datasets import StoredWindows
+from astra_jax.data.splits import Split
 from astra_jax.errors import InputError
 from astra_jax.evaluation import TextEvaluation, WordsEvaluation, evaluate
 from astra_jax.experiments import lifecycle
@@ -55,7 +56,7 @@ def test_carried_loss_is_that_of_one_pass_whatever_the_chunks(
         monkeypatch.setattr(token_files, "LARGE_BYTES", 0)
     _, split = begin(EXACT)
     assert isinstance(split.validation, StoredWindows) == stored
-    data = evaluation.running_text(split.validation)
+    data = splits.running_text(split.validation)
     tokens = (
         data.tokens.windows(np.zeros(1, int), len(data))[0]
         if isinstance(data, StoredWindows)
@@ -100,7 +101,7 @@ def test_single_batches_scatter_around_the_mean_over_all_windows(begin: Begin) -
     run, split = begin(EXACT)
     found = evaluate_text(run.preset, split, num_batches=400)
     with arithmetic("float64"):
-        data = evaluation.running_text(split.validation)
+        data = splits.running_text(split.validation)
         every = np.arange(len(data) - data.seq_len - 1)[:, None]
         params = nnx.state(random_model(run.preset))
         losses = Trainer(run.preset, 1).evaluate(params, data, every)
@@ -157,7 +158,7 @@ def test_words_seen_and_unseen_are_all_words(
     assert sum(part.num_targets for part in parts) == found.all.num_targets
     total = sum(part.loss_nats * part.num_targets for part in parts)
     assert total / found.all.num_targets == pytest.approx(found.all.loss_nats, rel=1e-13)
-    seen, words = (evaluation.words_of(part, split.vocabulary) for part in split[:2])
+    seen, words = (splits.words_of(part, split.vocabulary) for part in split[:2])
     here = [word in seen for word in words]
     assert found.seen_share == np.mean(here)
     # All words are of four letters: the first of them is a target where it has a start token.

@@ -14,7 +14,7 @@ import pytest
 from astra_jax.config import Preset
 from astra_jax.data import datasets, token_files
 from astra_jax.data.corpus import CorpusRecord
-from astra_jax.data.datasets import Split
+from astra_jax.data.splits import Split
 from astra_jax.data.vocabulary import published_vocabulary
 from astra_jax.errors import DivergedError, InputError, StoppedError
 from astra_jax.experiments import lifecycle
@@ -88,7 +88,7 @@ def test_devices_share_runs_in_either_way_within_the_bound(
     singles = train_alone(preset)
     for axis in (replicas.one_by_one, replicas.all_at_once):
         spy = mock.Mock(side_effect=axis)
-        monkeypatch.setitem(replicas.CHOICES, "cpu", spy)
+        monkeypatch.setitem(replicas.DEFAULT_MAPS, "cpu", spy)
         group, splits = begin_group(preset, axis.__name__)
         fit_group(group, splits, Silent(), FitOptions(devices=2))  # One of them has an idle run.
         spy.assert_called()

@@ -13,6 +13,7 @@ from jax import lax
 
 from astra_jax.errors import InputError
 from astra_jax.gru import BACKENDS, Embedded, GRUWeights, gru, stepper
+from astra_jax.gru.inputs import dense
 from astra_jax.machine.environment import vector_instructions
 
 DROPOUT = 0.3
@@ -120,7 +121,7 @@ def gradients_program(
 
     def value(layers, table, h_0):
         inputs = Embedded(table, ids)
-        inputs = inputs if embedded else inputs.dense()
+        inputs = inputs if embedded else dense(inputs)
         rate = 0.0 if keep is None else DROPOUT
         hiddens, h_n = gru(
             layers, inputs, h_0, keep, rate, dtype=dtype, backend=backend, remat=remat
@@ -296,13 +297,13 @@ def test_gru_refuses_what_does_not_fit():
     for wrong_h_0 in (h_0[:1], h_0[0], h_0[..., :0], jnp.zeros(())):
         with pytest.raises(InputError, match="h_0 has shape"):
             gru(layers, inputs, wrong_h_0)
-    whole = jax.tree.map(lambda a: a.astype(jnp.int32), (layers, inputs.dense(), h_0))
+    whole = jax.tree.map(lambda a: a.astype(jnp.int32), (layers, dense(inputs), h_0))
     with pytest.raises(InputError, match="type of h_0 is int32, expected one of floating-point"):
         gru(*whole)
     step = stepper(layers, table, num=1)
     with pytest.raises(InputError, match=r"ids have shape \(2,\), expected \(1,\)"):
         step(ids[0, :2], h_0[:, :1])
-    half = inputs.dense().astype(jnp.bfloat16)
+    half = dense(inputs).astype(jnp.bfloat16)
     with pytest.raises(InputError, match="type of inputs is bfloat16, expected that of h_0, fl"):
         gru(layers, half, h_0)
     with pytest.raises(InputError, match="kernel_ih of layer 0 is float32, expected that of h_0"):
@@ -315,8 +316,8 @@ def test_gru_refuses_what_does_not_fit():
         gru(layers, inputs, h_0, dtype=jnp.float64)
     with pytest.raises(InputError, match="there is no layer to run"):
         gru([], inputs, h_0)
-    dense = inputs.dense()
-    for nothing in (dense[:0], dense[:, :0]):
+    whole = dense(inputs)
+    for nothing in (whole[:0], whole[:, :0]):
         with pytest.raises(InputError, match=r"inputs have shape .*, expected \[T, B, E\]"):
             gru(layers, nothing, h_0)
 

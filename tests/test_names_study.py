@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from flax import nnx
 
-from astra_jax.data.datasets import split_corpus
+from astra_jax.data.splits import split_corpus
 from astra_jax.errors import InputError
 from astra_jax.model import GRULanguageModel
 from astra_jax.presets import PRESETS, override

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from astra_jax.data import builtin_corpus
-from astra_jax.data.datasets import split_corpus
+from astra_jax.data.splits import split_corpus
 from astra_jax.errors import InputError
 from astra_jax.machine import memory
 from astra_jax.machine.memory import machine_memory

@@ -10,7 +10,7 @@ import pytest
 
 from astra_jax.config import Preset
 from astra_jax.data import builtin_corpus
-from astra_jax.data.datasets import Split
+from astra_jax.data.splits import Split
 from astra_jax.errors import InputError
 from astra_jax.evaluation import evaluate
 from astra_jax.experiments import lifecycle

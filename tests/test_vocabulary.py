@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from astra_jax.config import DatasetName
 from astra_jax.data import builtin_corpus
 from astra_jax.data.corpus import DATA_DIR_VARIABLE, load_corpus
-from astra_jax.data.datasets import corpus_vocabulary
+from astra_jax.data.splits import corpus_vocabulary
 from astra_jax.data.vocabulary import Vocabulary, published_vocabulary
 from astra_jax.errors import InputError
 

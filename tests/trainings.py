@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from astra_jax.config import Preset
-from astra_jax.data.datasets import Split
+from astra_jax.data.splits import Split
 from astra_jax.experiments import lifecycle
 from astra_jax.model import GRULanguageModel, arithmetic
 from astra_jax.presets import PRESETS, override

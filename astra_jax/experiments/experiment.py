@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from astra_jax.config import Preset
-from astra_jax.data.datasets import Split
+from astra_jax.data.splits import Split
 from astra_jax.experiments import lifecycle
 from astra_jax.experiments.groups import Group, fit_group
 from astra_jax.runs.folder import Run

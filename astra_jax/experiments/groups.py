@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from astra_jax.config import Preset
 from astra_jax.data.corpus import CorpusRecord
-from astra_jax.data.datasets import Split
+from astra_jax.data.splits import Split
 from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import InputError
 from astra_jax.presets import override
@@ -173,7 +173,7 @@ def fit_group(
 
     Args:
         group: what to train.
-        splits: the data of each run, from `datasets.split_by_keys`.
+        splits: the data of each run, from `splits.split_by_keys`.
         progress: is told of all of them.
         options: see `fitting.fit`, and for what may be raised.
     """

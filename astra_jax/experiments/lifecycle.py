@@ -12,7 +12,7 @@ from flax import nnx
 
 from astra_jax.config import Preset, StrPath, differences
 from astra_jax.data.corpus import BUILTIN, DATA_DIR_VARIABLE, CorpusRecord, load_corpus
-from astra_jax.data.datasets import Split, corpus_vocabulary, split_by_keys
+from astra_jax.data.splits import Split, corpus_vocabulary, split_by_keys
 from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import InputError
 from astra_jax.experiments.groups import Group, seeded

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from astra_jax.config import Preset, Record
-from astra_jax.data.datasets import Split
+from astra_jax.data.splits import Split
 from astra_jax.experiments.lifecycle import Prepared
 from astra_jax.machine import processes
 from astra_jax.machine.memory import machine_memory

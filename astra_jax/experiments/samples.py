@@ -8,7 +8,7 @@ from astra_jax.experiments.lifecycle import restore_model
 from astra_jax.machine import processes
 from astra_jax.runs.folder import SAMPLES, Run
 from astra_jax.sampling.strategies import Greedy, Strategy, Temperature, TopK
-from astra_jax.sampling.writing import Writer
+from astra_jax.sampling.writing import NUM_WORDS, Writer
 from astra_jax.storage.atomic import write_text
 from astra_jax.training.trainer import Keys
 
@@ -59,7 +59,7 @@ def draw_samples(
     prompt = default_prompt(vocabulary)
     key = Keys.from_seed(run.preset.train.seed).samples
     for name, strategy in strategies.items():
-        num = 20 if vocabulary.end_id is not None and strategy != Greedy() else 1
+        num = NUM_WORDS if vocabulary.end_id is not None and strategy != Greedy() else 1
         texts = writer.generate(prompt, strategy, key, num=num, length=length, stateful=stateful)
         yield Sample(strategy=name, mode=_MODES[stateful], prompt=prompt, texts=texts)
 
@@ -67,7 +67,7 @@ def draw_samples(
 def write_samples(run: Run) -> None:
     """Writes samples.txt: every strategy, with the state carried and without."""
     writer = Writer(restore_model(run), run.vocabulary)
-    k = min(20, len(run.vocabulary))
+    k = min(TopK().k, len(run.vocabulary))
     strategies: dict[str, Strategy] = {
         "greedy": Greedy(),
         "temperature 0.8": Temperature(0.8),

@@ -1,7 +1,7 @@
 """The recurrence of both studies, a pure function on arrays with interchangeable backends."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, get_args
 
 import jax
@@ -12,7 +12,7 @@ from astra_jax.config import DropoutPlace
 from astra_jax.errors import InputError
 from astra_jax.gru.fused import fused_gru
 from astra_jax.gru.inputs import Embedded, Inputs
-from astra_jax.gru.layerwise import drop_outputs, layerwise
+from astra_jax.gru.layerwise import StackBackend, drop_outputs, layerwise
 from astra_jax.gru.pallas import pallas_gru
 from astra_jax.gru.scan import scan_gru
 from astra_jax.gru.segments import segmented
@@ -36,13 +36,12 @@ class Backend(NamedTuple):
 
     Attributes:
         run: computes it, with `dtype` for its last argument.
-        states_kept: arrays [T, B, H] that a layer's backward pass needs of the forward one, or
-            makes: gates, states, what they came from, their gradients, and some of them
-            transposed. Read off what XLA reserves on a CPU; `test_sizing.py` holds the estimate
-            of a training's memory against it.
+        states_kept: arrays [T, B, H] a layer that its backward pass reads from the forward pass or
+            creates: gates, states, their projections, gradients and transposes. Read off what XLA
+            reserves on a CPU; `test_sizing.py` holds a training's estimated memory against it.
     """
 
-    run: Callable[..., tuple[list[Float[Array, "T B H"]], Float[Array, "L B H"]]]
+    run: StackBackend
     states_kept: int
 
 
@@ -54,7 +53,7 @@ BACKENDS: dict[str, Backend] = {
 }
 """`scan` is the truth that the others are held to."""
 
-CHOICES: dict[str, str] = {
+DEFAULT_BACKENDS: dict[str, str] = {
     "cpu": "fused",  # Faster than the scan for every preset: results/benchmarks/README.md.
     "gpu": "wavefront",  # Measured on an H200: results/benchmarks/gpu.md.
     "tpu": "fused",  # Not measured.
@@ -116,7 +115,7 @@ def gru(
     require_choices(backend, dropout_on, dropout)
     _check_shapes(layers, inputs, h_0, keep)
     _check_types(layers, inputs, h_0, dtype)
-    backend = backend or CHOICES[jax.default_backend()]
+    backend = backend or DEFAULT_BACKENDS[jax.default_backend()]
     how = float(dropout), dropout_on, jnp.dtype(dtype), backend, remat
     return _run(layers, inputs, h_0, keep, *how)
 
@@ -147,7 +146,7 @@ def _run(
 
 
 def require_choices(backend: str | None, dropout_on: str, dropout: float) -> None:
-    """Refuses what would otherwise be taken for something else, or fail far from here.
+    """Checks what would otherwise be misread, or fail far from here.
 
     Raises:
         InputError: there is no such backend or place of dropout, or no such rate.
@@ -206,9 +205,9 @@ def _check_types(
     given = {"inputs": inputs.dtype}
     for index, weights in enumerate(layers):
         given |= {f"{name} of layer {index}": a.dtype for name, a in weights._asdict().items()}
-    for name, dtype in given.items():
-        if jnp.result_type(dtype) != wanted:
+    for name, found in given.items():
+        if jnp.result_type(found) != wanted:
             raise InputError(
-                f"the type of {name} is {dtype}, expected that of h_0, {wanted}: "
+                f"the type of {name} is {found}, expected that of h_0, {wanted}: "
                 "the type of the products' operands alone is `dtype`"
             )

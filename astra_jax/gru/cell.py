@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 Product = Callable[[Float[Array, "B H"]], Float[Array, "B H"]]
-"""Multiplies with a kernel. The candidate's gets its operand inside the step, not before it."""
+"""Multiplication by a recurrent kernel. The candidate's is passed as a function, since its operand,
+r * h, exists only inside the step."""
 
 
 class Gates(NamedTuple):
@@ -23,7 +24,7 @@ class Gates(NamedTuple):
     n: Float[Array, "*batch H"]
 
 
-def advance(
+def gru_cell(
     h: Float[Array, "B H"],
     x: Gates,
     through_r: Float[Array, "B H"],
@@ -37,7 +38,7 @@ def advance(
         x: what the input and all biases contribute to the gates.
         through_r: the state's product with the reset gate's kernel.
         through_z: the same with the update gate's.
-        through_n: returns that of a state that was reset with the candidate's.
+        through_n: multiplies the reset state, r * h, by the candidate's kernel.
     """
     r = jax.nn.sigmoid(x.r + through_r)
     z = jax.nn.sigmoid(x.z + through_z)
@@ -57,14 +58,14 @@ def drop(
     return jnp.where(keep, x * (1 / (1 - dropout)), jnp.zeros_like(x))
 
 
-def retreat(
+def gru_cell_vjp(
     grad: Float[Array, "B H"], h: Float[Array, "B H"], gates: Gates, through_n: Product
 ) -> tuple[Float[Array, "B H"], Gates]:
-    """Returns the gradients of the state, but for what r's and z's kernels hand it, and of `x`.
+    """Returns the gradients of `h`, without the part through r's and z's kernels, and of `x`.
 
     Args:
         grad: of the next state, before dropout.
-        h: the state, as `advance` was given it.
+        h: the state, as `gru_cell` was given it.
         gates: as it returned them.
         through_n: multiplies with the candidate's kernel, transposed.
     """

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float
 
-from astra_jax.gru.cell import Gates, advance, drop, retreat
+from astra_jax.gru.cell import Gates, drop, gru_cell, gru_cell_vjp
 from astra_jax.gru.inputs import Inputs
 from astra_jax.gru.loop import over_time, over_time_in_place
 from astra_jax.gru.projection import dot, outer, project, summed_biases, transpose
@@ -68,7 +68,7 @@ def _step(biases, kernel_hh, dropout, dtype):
     def step(h, x, keep_t):
         x = jax.tree.map(jnp.add, x, biases)
         through_r, through_z = dot(h, kernels.r, dtype), dot(h, kernels.z, dtype)
-        h, gates = advance(h, x, through_r, through_z, lambda reset: dot(reset, kernels.n, dtype))
+        h, gates = gru_cell(h, x, through_r, through_z, lambda reset: dot(reset, kernels.n, dtype))
         h = drop(h, keep_t, dropout)
         return h, gates, h
 
@@ -93,7 +93,9 @@ def _backward(dropout, dtype, saved, grad_hidden):
     def step(grad, gates_t, at_t):
         grad_t, h, keep_t = at_t
         grad = drop(grad + grad_t, keep_t, dropout)
-        grad, grads = retreat(grad, h, gates_t, lambda grad_n: dot(grad_n, transposed.n, dtype))
+        grad, grads = gru_cell_vjp(
+            grad, h, gates_t, lambda grad_n: dot(grad_n, transposed.n, dtype)
+        )
         through = dot(grads.r, transposed.r, dtype) + dot(grads.z, transposed.z, dtype)
         return grad + through, grads, None
 

@@ -30,22 +30,13 @@ class Embedded(NamedTuple):
         """The type that the inputs have as one array."""
         return self.table.dtype
 
-    @property
-    def project_first(self) -> bool:
-        """Whether projecting the table and looking up its rows costs less than the reverse.
-
-        Looked up, an input costs V multiplications for each of the 3 H numbers that it becomes, in
-        the gradient; projected where it stands it costs E, three times.
-        """
-        return project_first(*self.table.shape)
-
-    def dense(self) -> Float[Array, "T B E"]:
-        """Returns the inputs as one array."""
-        return self.table[self.ids]
-
 
 def project_first(vocab_size: int, embedding_dim: int) -> bool:
-    """See `Embedded.project_first`."""
+    """Returns whether projecting a table and looking up its rows costs less than the reverse.
+
+    Each of the 3 H numbers that an input becomes costs V multiplications if looked up (the
+    gradient's one-hot product), and 3 E if projected in place: E forward, 2 E backward.
+    """
     return vocab_size < 3 * embedding_dim
 
 
@@ -54,4 +45,4 @@ Inputs = Float[Array, "T B E"] | Embedded
 
 def dense(inputs: Inputs) -> Float[Array, "T B E"]:
     """Returns inputs of either kind as one array."""
-    return inputs.dense() if isinstance(inputs, Embedded) else inputs
+    return inputs.table[inputs.ids] if isinstance(inputs, Embedded) else inputs

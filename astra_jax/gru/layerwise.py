@@ -12,6 +12,9 @@ from astra_jax.gru.weights import GRUWeights
 LayerBackend = Callable[..., tuple[Float[Array, "T B H"], Float[Array, "B H"]]]
 """Computes one layer: weights, inputs, h_0, keep, dropout and dtype, without the axis of layers."""
 
+StackBackend = Callable[..., tuple[list[Float[Array, "T B H"]], Float[Array, "L B H"]]]
+"""Computes all layers, with the arguments of `astra_jax.gru.gru`."""
+
 
 def layerwise(
     run: LayerBackend,
@@ -33,7 +36,7 @@ def layerwise(
 
 
 def drop_outputs(
-    run: Callable[..., tuple[list[Float[Array, "T B H"]], Float[Array, "L B H"]]],
+    run: StackBackend,
     layers: Sequence[GRUWeights],
     inputs: Inputs,
     h_0: Float[Array, "L B H"],

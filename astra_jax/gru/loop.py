@@ -12,7 +12,7 @@ UNROLL: dict[str, int] = {
     "gpu": 4,  # Measured on an H200: results/benchmarks/gpu.md.
     "tpu": 1,  # Not measured.
 }
-"""Steps in an iteration of the loop, by platform: they share what an iteration costs of its own."""
+"""Steps per loop iteration, by platform; they share the iteration's fixed cost."""
 
 
 def over_time(
@@ -41,7 +41,7 @@ def over_time_in_place(
     *,
     reverse: bool = False,
 ) -> tuple[Any, Any, Any]:
-    """Runs a step over time, some of whose results take the places of what it read.
+    """Runs a step over time that overwrites some of its inputs with its results.
 
     These need no memory of their own, which `lax.scan` would fill with zeros first.
 
@@ -76,5 +76,5 @@ def over_time_in_place(
 
 
 def _at(places: Any, t: Any) -> Any:
-    """Returns what is there at a time. Beyond the ends it is of no matter what."""
+    """Returns the slices at time `t`. Beyond the ends any value will do: nothing reads it."""
     return jax.tree.map(lambda place: lax.dynamic_index_in_dim(place, t, 0, False), places)

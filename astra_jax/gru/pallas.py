@@ -27,7 +27,7 @@ from jax import lax
 from jaxtyping import Array, Bool, DTypeLike, Float
 
 from astra_jax.errors import InputError
-from astra_jax.gru.cell import Gates, advance, retreat
+from astra_jax.gru.cell import Gates, gru_cell, gru_cell_vjp
 from astra_jax.gru.inputs import Inputs
 from astra_jax.gru.projection import dot, outer, project, summed_biases, transpose
 from astra_jax.gru.weights import GRUWeights
@@ -150,7 +150,7 @@ def _forward(projected, kernel_hh, h_0, scale, plan, dtype):
     def step(h, at_t, kernel):
         x, scale_t = at_t
         through_r, through_z = dot(h, kernel[0], dtype), dot(h, kernel[1], dtype)
-        h, gates = advance(h, x, through_r, through_z, lambda reset: dot(reset, kernel[2], dtype))
+        h, gates = gru_cell(h, x, through_r, through_z, lambda reset: dot(reset, kernel[2], dtype))
         h = h if scale_t is None else h * scale_t
         return h, (h, *gates)
 
@@ -168,7 +168,9 @@ def _backward(plan, dtype, saved, grad_states):
         grad_t, h, gates_t, scale_t = at_t
         grad = grad + grad_t
         grad = grad if scale_t is None else grad * scale_t
-        grad, grads = retreat(grad, h, gates_t, lambda grad_n: dot(grad_n, transposed[2], dtype))
+        grad, grads = gru_cell_vjp(
+            grad, h, gates_t, lambda grad_n: dot(grad_n, transposed[2], dtype)
+        )
         through = dot(grads.r, transposed[0], dtype) + dot(grads.z, transposed[1], dtype)
         return grad + through, grads
 
@@ -247,7 +249,7 @@ def _kernel_scan(
 
 
 def _how_to_run() -> dict[str, Any]:
-    """Returns what `pallas_call` is to know of the platform; imported where it is one's own."""
+    """Returns the platform's arguments of `pallas_call`; imports that platform's module alone."""
     platform = jax.default_backend()
     if platform == "tpu":
         from jax.experimental.pallas import tpu

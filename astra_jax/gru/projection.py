@@ -11,13 +11,13 @@ from jax import lax
 from jaxtyping import Array, DTypeLike, Float, Int
 
 from astra_jax.gru.cell import Gates
-from astra_jax.gru.inputs import Embedded, Inputs, dense
+from astra_jax.gru.inputs import Embedded, Inputs, dense, project_first
 from astra_jax.gru.weights import GRUWeights
 
 
 def project(weights: GRUWeights, inputs: Inputs, dtype: DTypeLike) -> Gates:
     """Returns what the inputs contribute to the gates, at every step."""
-    if isinstance(inputs, Embedded) and inputs.project_first:
+    if isinstance(inputs, Embedded) and project_first(*inputs.table.shape):
         tables = (dot(inputs.table, kernel, dtype) for kernel in weights.kernel_ih)
         return Gates(*(_look_up(table, inputs.ids) for table in tables))
     products: Gates = _products(dense(inputs), weights.kernel_ih, dtype)
@@ -54,8 +54,8 @@ def _look_up(table: Float[Array, "V H"], ids: Int[Array, "T B"]) -> Float[Array,
     """Returns rows of a table.
 
     Its gradient is a product with one-hot rows. Scattered instead, some thousand numbers would be
-    added up one after the other, which loses digits in float32, and on a GPU in an order that is
-    another every time.
+    added up one after the other, which loses digits in float32, and on a GPU in an order that
+    differs from run to run.
     """
     return table[ids]
 

@@ -1,7 +1,7 @@
 """Long sequences in little memory: the backward pass computes each stretch of time anew."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +9,12 @@ from jax import lax
 from jaxtyping import Array, Bool, DTypeLike, Float
 
 from astra_jax.gru.inputs import Embedded, Inputs
+from astra_jax.gru.layerwise import StackBackend
 from astra_jax.gru.weights import GRUWeights
 
 
 def segmented(
-    run: Callable[..., tuple[list[Float[Array, "T B H"]], Float[Array, "L B H"]]],
+    run: StackBackend,
     layers: Sequence[GRUWeights],
     inputs: Inputs,
     h_0: Float[Array, "L B H"],

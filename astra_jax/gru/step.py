@@ -14,12 +14,13 @@ from jax import lax
 from jaxtyping import Array, DTypeLike, Float, Int
 
 from astra_jax.errors import InputError
-from astra_jax.gru.cell import Gates, advance
+from astra_jax.gru.cell import Gates, gru_cell
 from astra_jax.gru.projection import dot, summed_biases
 from astra_jax.gru.weights import GRUWeights
 
 LARGE = 1 << 18
-"""Numbers of a kernel from which on reading it costs a single text more than widening bfloat16."""
+"""Size, in elements, from which reading a kernel costs a single text more than widening its
+bfloat16."""
 
 BFLOAT16 = jnp.finfo(jnp.bfloat16)
 
@@ -54,7 +55,8 @@ class _Transposed(NamedTuple):
 class _Widened(NamedTuple):
     """As `_Transposed`, of a small kernel of bfloat16: its numbers, and the products, in float32.
 
-    To a small one reading half the bytes is nothing, beside widening them at every character.
+    For a small kernel, reading half the bytes saves less than widening them at every character
+    costs.
     """
 
     values: Float[Array, "J I"]
@@ -83,7 +85,7 @@ class _Recurrence(NamedTuple):
         """Returns the layer's next state."""
         through_r, through_z = jnp.split(self.rz(h), 2, axis=-1)
         gates = Gates(*jnp.split(x, 3, axis=-1))
-        return advance(h, gates, through_r, through_z, self.n)[0]
+        return gru_cell(h, gates, through_r, through_z, self.n)[0]
 
 
 class _Cell(NamedTuple):
@@ -136,8 +138,8 @@ def stepper(
 ) -> Stepper:
     """Returns the recurrence, ready to go one character at a time.
 
-    What does not hang on the character is computed here: among it the first layer's input
-    projections, of every row of the table.
+    All that does not depend on the character is computed here, such as the first layer's projection
+    of every row of the table.
 
     Args:
         layers: the parameters of each layer.

@@ -34,25 +34,20 @@ Tree = TypeVar("Tree")
 def split_cpu() -> None:
     """Makes every core of a CPU a device; call before anything is computed.
 
-    Who has told JAX how many there are to be has decided.
+    A number that the user has already given JAX is kept.
     """
     told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not told and "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", num_cores())
 
 
-def local(tree: Tree) -> Tree:
-    """Returns values that every device has as arrays of this process's own memory."""
-    return jax.tree.map(np.array, tree)
-
-
 def to_device(tree: Any) -> Any:
-    """Returns NumPy arrays as JAX arrays that share no memory with them.
+    """Returns arrays as JAX arrays of this process's device, which share no memory with them.
 
     `jnp.asarray` compiles a program for each shape it meets, for some hundred times the cost of
     the copy. `jax.device_put` alone may read on from the memory that it was given.
     """
-    return jax.device_put(local(tree))
+    return jax.device_put(jax.tree.map(np.array, tree))
 
 
 @dataclass(frozen=True)
@@ -132,8 +127,8 @@ class Placement:
     def bring(self, tree: Tree) -> Tree:
         """Returns the arrays on every device, and as they are if they lie there already.
 
-        `replicate` makes them anew then, so that they are placed as a program's results are; to
-        one that does not return them it is nothing but a millisecond.
+        `replicate` copies those too, so that their sharding equals that of a program's results;
+        where they are only read, that is a millisecond wasted.
         """
         everywhere = NamedSharding(self.mesh, P())
         there = all(

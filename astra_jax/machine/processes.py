@@ -104,7 +104,7 @@ def all_or_none() -> Iterator[None]:
         raise InputError("another process cannot go on, and has said why")
 
 
-def leave(error: RuntimeError) -> NoReturn:
+def leave(error: BaseException) -> NoReturn:
     """Ends this process at once if it is one of several, of which another has gone.
 
     A regular end would wait for it, and end in an abort of JAX's.
@@ -124,7 +124,7 @@ def leave(error: RuntimeError) -> NoReturn:
 
 
 def require_same(what: str, value: object) -> None:
-    """Refuses, in every process, what is not the same in all: they would wait for each other.
+    """Raises in every process if a value differs between them: they would wait for each other.
 
     Args:
         what: it is, for the message.

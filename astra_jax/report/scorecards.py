@@ -10,7 +10,7 @@ from rich.table import Table
 
 from astra_jax.config import Preset
 from astra_jax.data.corpus import CorpusRecord
-from astra_jax.data.datasets import Split
+from astra_jax.data.splits import Split
 from astra_jax.evaluation import NUM_BATCHES, Evaluation, evaluate
 from astra_jax.experiments.groups import runs_at
 from astra_jax.experiments.lifecycle import (

@@ -70,8 +70,8 @@ class Checkpoints:
         Args:
             folder: of these checkpoints and nothing else.
             keep: how many of the newest are kept.
-            read_only: whether another process may be writing here. Only who writes removes what
-                a kill left half-written: it could be what another is writing now.
+            read_only: whether another process may be writing here. A reader leaves half-written
+                checkpoints alone: another process may be writing them.
 
         Raises:
             InputError: the list of what is there is damaged, or what is written would not be found.
@@ -268,7 +268,7 @@ def _entries(folder: Path) -> set[str]:
 def _reason(error: Exception) -> str:
     """Returns what an error says in its first line, which of Orbax's may be a whole state.
 
-    Of what went wrong while something else was handled, it is what went wrong first.
+    Of chained exceptions it is the first.
     """
     while isinstance(cause := error.__cause__ or error.__context__, Exception):
         error = cause

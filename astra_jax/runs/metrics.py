@@ -46,7 +46,7 @@ class Spread(Record):
 
     Attributes:
         mean: of them.
-        std: their standard deviation, the mean being theirs too (n - 1); 0 of a single value.
+        std: their sample standard deviation (n - 1); 0 for a single value.
         lowest: of them.
         highest: of them.
     """

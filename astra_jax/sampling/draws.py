@@ -1,4 +1,4 @@
-"""The numbers that texts are drawn by: of a key, and of their place alone."""
+"""The uniform numbers that texts are drawn by; each depends on key and position alone."""
 
 import functools
 

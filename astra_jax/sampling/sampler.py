@@ -144,8 +144,8 @@ def write_chunk(
 class _Structure(NamedTuple):
     """How a list of arrays is a model.
 
-    All else is looked through at every call of a program: the structure as a static argument takes
-    as long as ten characters of Astra-α, Flax's state of the parameters as long as six.
+    Passed directly, these would be traversed at every call: hashing the structure as a static
+    argument takes as long as ten characters of Astra-α, flattening Flax's state as long as six.
     """
 
     graph: nnx.GraphDef[GRULanguageModel]

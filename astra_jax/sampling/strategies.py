@@ -21,7 +21,8 @@ HOTTEST = 1e30
 """The highest temperature: float32 has numbers for it, and all characters are equally likely."""
 
 TRIANGLE, BLOCK = 128, 16
-"""Weights that one product cumulates, and how many of more than that go into each."""
+"""Up to `TRIANGLE` weights are summed by one product; longer rows are cut into blocks of
+`BLOCK`."""
 
 
 @runtime_checkable

@@ -15,6 +15,9 @@ from astra_jax.sampling.strategies import Strategy, TopK
 WORD_LENGTH, TEXT_LENGTH = 20, 200
 """New characters by default: the longest word of the names study, the text of the other."""
 
+NUM_WORDS = 20
+"""Words that are drawn at once by default: enough to see what a model makes of them."""
+
 
 class Writer:
     """A model and its characters, to write any number of texts with."""
@@ -64,9 +67,9 @@ class Writer:
     ) -> Generator[list[str], None, None]:
         """Writes texts that begin with the prompt, piece by piece. Input is checked at the call.
 
-        A start token is left out wherever a model draws one. It has no letter, and who has been
-        trained for more than some steps does not draw it. It is not kept from being drawn, which
-        would give the other characters more than their share: the notebook does not do so either.
+        A start token that the model draws is left out: it stands for no letter, and a model trained
+        for more than a few steps does not draw it. Forbidding it would raise the other characters'
+        shares; the notebook does not either.
 
         Args:
             prompt: what to begin with; may be empty only if there is a start token.

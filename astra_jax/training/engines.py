@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from astra_jax.data.datasets import Split
+from astra_jax.data.splits import Split
 from astra_jax.machine.placement import Placement
 from astra_jax.training.trainer import Losses, StepMetrics, Trainer, TrainState
 

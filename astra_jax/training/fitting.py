@@ -12,11 +12,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from astra_jax.config import Preset, require_short_warmup
-from astra_jax.data.datasets import Dataset, Split
+from astra_jax.data.datasets import Dataset
+from astra_jax.data.splits import Split
 from astra_jax.errors import DivergedError, InputError, StoppedError
 from astra_jax.gru import BACKENDS
 from astra_jax.machine import processes
-from astra_jax.machine.placement import Devices, Placement, local
+from astra_jax.machine.placement import Devices, Placement, to_device
 from astra_jax.model import arithmetic
 from astra_jax.optimizers import learning_rate_schedule
 from astra_jax.presets import override
@@ -189,7 +190,7 @@ def fit_together(
 
     Args:
         runs: what to train.
-        splits: their data; that of several runs is from `datasets.split_by_keys`.
+        splits: their data; that of several runs is from `splits.split_by_keys`.
         progress: is told of all of them.
         options: see `fit`, and for what may be raised.
     """
@@ -355,7 +356,7 @@ class _Loop:
         # On one device, whatever trained: there everything is at hand, one operation at a time.
         member, trainer = self.members[place], replace(self.engine.trainer, mesh=None)
         step = int(call.begin[place]) + index
-        before = jax.tree.map(jnp.asarray, local(self.engine.parts(state)[place]))
+        before = to_device(self.engine.parts(state)[place])
         batch, keep = trainer.step_inputs(
             before,
             member.split.train,

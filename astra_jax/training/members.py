@@ -2,7 +2,7 @@
 
 import jax
 
-from astra_jax.data.datasets import Split
+from astra_jax.data.splits import Split
 from astra_jax.errors import InputError
 from astra_jax.machine import processes
 from astra_jax.runs.folder import Run

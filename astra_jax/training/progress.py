@@ -58,10 +58,7 @@ class Snapshot:
 
 
 class Progress(Protocol):
-    """What training tells, and to whom it does not care.
-
-    Of runs that are trained together it tells together.
-    """
+    """What a training reports to. Runs trained together are reported in one call."""
 
     def steps(self, snapshot: Snapshot) -> None:
         """Some more steps are done."""

@@ -14,7 +14,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Key
 
 from astra_jax.config import MAX_STEPS
-from astra_jax.data.datasets import Dataset, Split, stages
+from astra_jax.data.datasets import Dataset, stages
+from astra_jax.data.splits import Split
 from astra_jax.machine.placement import Placement
 from astra_jax.training.engines import Steps
 from astra_jax.training.trainer import Losses, StepMetrics, Trainer, TrainState
@@ -34,7 +35,7 @@ def all_at_once(call: Callable[[Any], Any], runs: Any) -> Any:
     return jax.vmap(call)(runs)
 
 
-CHOICES: dict[str, MapRuns] = {
+DEFAULT_MAPS: dict[str, MapRuns] = {
     "cpu": one_by_one,  # Small batched products are slow there: results/benchmarks/README.md.
     "gpu": all_at_once,  # Not measured.
     "tpu": all_at_once,  # Not measured.
@@ -45,7 +46,7 @@ CHOICES: dict[str, MapRuns] = {
 def at_once(num_runs: int) -> int:
     """Returns how many of so many runs compute at the same time, if all devices take part."""
     devices = jax.devices()
-    one_each = CHOICES[devices[0].platform] is one_by_one
+    one_each = DEFAULT_MAPS[devices[0].platform] is one_by_one
     return min(num_runs, len(devices)) if one_each else num_runs
 
 
@@ -69,14 +70,14 @@ class Replicas:
         Args:
             trainer: of the recipe, for one device.
             place: the devices, along the axis `runs`.
-            splits: of each run; they share their arrays, as `datasets.split_by_keys` makes them.
+            splits: of each run; they share their arrays, as `splits.split_by_keys` makes them.
             keys: of each run's dropout.
             map_runs: how a device computes its runs; None chooses.
         """
         self.trainer, self._place, self._num_runs = trainer, place, len(keys)
         self._num_idle = -len(keys) % place.mesh.size
         platform = place.mesh.devices.flat[0].platform
-        self._programs = _Programs(trainer, place.mesh, map_runs or CHOICES[platform])
+        self._programs = _Programs(trainer, place.mesh, map_runs or DEFAULT_MAPS[platform])
         self._train, self._validation = map(place.replicate, splits[0][:2])
         self._keys = self._spread(np.stack([jax.random.key_data(key) for key in keys]))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax
 
 from astra_jax.config import Preset
-from astra_jax.gru import BACKENDS, CHOICES
+from astra_jax.gru import BACKENDS, DEFAULT_BACKENDS
 from astra_jax.gru.inputs import project_first
 from astra_jax.machine import memory
 from astra_jax.training.replicas import at_once
@@ -44,7 +44,7 @@ class Memory:
             remat: whether the backward pass computes states anew, a segment at a time.
             backend: of the recurrence, one of `gru.BACKENDS`; None is what the platform takes.
         """
-        kept = BACKENDS[backend or CHOICES[jax.default_backend()]].states_kept
+        kept = BACKENDS[backend or DEFAULT_BACKENDS[jax.default_backend()]].states_kept
         model, data, train = preset.model, preset.data, preset.train
         size = 8 if train.dtype == "float64" else 4
         parameters = size * model.num_parameters

@@ -253,9 +253,9 @@ class Trainer:
         """Does steps on the device until `end` of them have been done since the beginning.
 
         One compiled program serves every number of steps, so the host can look in as often as
-        it likes. A step whose loss or gradient is not finite is not done, and nothing after it:
-        the state stays that before it, its metrics are told. A call that was made ahead of that
-        news begins at the same step, which fails again, or has batches of later ones alone.
+        it likes. A step whose loss or gradient is not finite is not applied, nor is any later one:
+        the state stays as before it, its metrics are returned. A call already dispatched starts at
+        that step and fails again, or holds only later batches and does nothing.
 
         Args:
             state: donated.

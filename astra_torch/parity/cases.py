@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from astra_jax.config import Preset
-from astra_jax.data.datasets import EMPTY, Dataset, PaddedWords, Split, TextWindows
+from astra_jax.data.datasets import EMPTY, Dataset, PaddedWords, TextWindows
+from astra_jax.data.splits import Split, words_of
 from astra_jax.dropout import draw_keep
-from astra_jax.evaluation import words_of
 from astra_jax.losses import IGNORE
 from astra_jax.training.fitting import steps_in_epoch
 from astra_jax.training.trainer import Keys, Trainer

@@ -17,7 +17,7 @@ from astra_torch.parity.quantities import ParityDtype
 from astra_torch.tolerances import FLOAT64
 
 README, DRIFT_FIGURE, KILL_TABLE = "README.md", "drift.png", "kill-table.json"
-"""What stands between these lines of the folder's README.md is written here."""
+"""Names of files in the folder."""
 
 COLORS = ("#1f6f8b", "#c8553d", "#588157", "#7b5ea7", "#b8860b", "#444444")
 
@@ -115,7 +115,7 @@ def _numbers_table(certificates: Certificates) -> str:
                     "ok" if all(report["ok"] for report in reports.values()) else "**OUT**",
                 )
             )
-    head = ("model", "level", "steps", "values compared", "float64: worst (bound 1e-12)")
+    head = ("model", "level", "steps", "values compared", f"float64: worst (bound {FLOAT64:g})")
     head = (*head, "float32: worst, of its bound", "float64: any one parameter", "verdict")
     return markdown_table(head, rows, words=len(head))
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from astra_jax.config import Preset
 from astra_jax.data.corpus import BUILTIN, CorpusRecord, load_corpus
-from astra_jax.data.datasets import Split, split_corpus
+from astra_jax.data.splits import Split, split_corpus
 from astra_jax.data.token_files import TokenFile
 from astra_jax.errors import InputError
 from astra_jax.presets import override
