@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
 from astra_jax.errors import InputError
 from astra_jax.experiments import lifecycle
@@ -144,6 +145,16 @@ def test_two_processes_train_as_one_stop_together_and_go_on_alone(train: Train, 
     assert len(Run.open(out).metrics()) < 10
     fitting.fit(*lifecycle.resume(out), Silent())
     assert_near(Run.open(out).metrics(), one.metrics())
+
+
+def test_a_mesh_of_other_axes_is_refused():
+    for mesh in (
+        jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,)),
+        jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Auto,)),
+    ):
+        with pytest.raises(InputError, match="expected one, data, of type Auto"):
+            Trainer(PRESET, 7, mesh)
+    Trainer(PRESET, 7, jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,)))
 
 
 def test_what_one_process_is_refused_ends_both(begin: Begin, tmp_path: Path):

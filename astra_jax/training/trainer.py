@@ -10,13 +10,14 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import lax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from astra_jax.config import Preset
 from astra_jax.data.datasets import Batch, Dataset, stages
 from astra_jax.dropout import draw_keep
+from astra_jax.errors import InputError
 from astra_jax.losses import cross_entropy, cross_entropy_sum
 from astra_jax.machine.placement import Placement
 from astra_jax.model import GRULanguageModel
@@ -117,7 +118,8 @@ class Trainer:
     Attributes:
         preset: the model and the recipe.
         steps_per_epoch: the length of an epoch, which decides the learning rates.
-        mesh: devices that share each batch, along the axis `data`; None is one device.
+        mesh: devices that share each batch, along the one axis `data`, of type Auto; None is one
+            device.
         backend: of the recurrence, one of `gru.BACKENDS`; None chooses.
         remat: whether the backward pass computes states anew, to save memory.
     """
@@ -127,6 +129,17 @@ class Trainer:
     mesh: Mesh | None = None
     backend: str | None = None
     remat: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses a mesh of other axes, as an `InputError`."""
+        if self.mesh is None:
+            return
+        axes = dict(zip(self.mesh.axis_names, self.mesh.axis_types, strict=True))
+        if axes != {"data": AxisType.Auto}:
+            raise InputError(
+                f"the mesh has the axes {axes}, expected one, data, of type Auto: make it by "
+                'jax.make_mesh((n,), ("data",), axis_types=(AxisType.Auto,))'
+            )
 
     @functools.cached_property
     def graph(self) -> nnx.GraphDef[GRULanguageModel]:
