@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from astra_jax.data.vocabulary import Vocabulary
     from astra_jax.dropout import draw_keep
     from astra_jax.errors import InputError
-    from astra_jax.experiments.lifecycle import begin, restore_model, resume
+    from astra_jax.experiments.lifecycle import begin, resume
+    from astra_jax.experiments.restoring import restore_model
     from astra_jax.gru import GRUWeights
     from astra_jax.model import GRULanguageModel, GRULayer
     from astra_jax.presets import PRESETS, find_preset, override
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from astra_jax.runs.folder import Run
     from astra_jax.sampling.strategies import Greedy, Temperature, TopK
     from astra_jax.sampling.writing import Writer
-    from astra_jax.training.fitting import FitOptions, fit
+    from astra_jax.training.fitting import fit
+    from astra_jax.training.options import FitOptions
     from astra_jax.training.progress import ConsoleProgress
     from astra_jax.training.trainer import Trainer
 
@@ -60,7 +62,7 @@ _PUBLIC = {
     "Checkpoints": "runs.checkpoints",
     "ConsoleProgress": "training.progress",
     "DataConfig": "config",
-    "FitOptions": "training.fitting",
+    "FitOptions": "training.options",
     "GRULanguageModel": "model",
     "GRULayer": "model",
     "GRUWeights": "gru",
@@ -82,7 +84,7 @@ _PUBLIC = {
     "fit": "training.fitting",
     "load_corpus": "data.corpus",
     "override": "presets",
-    "restore_model": "experiments.lifecycle",
+    "restore_model": "experiments.restoring",
     "resume": "experiments.lifecycle",
     "split_corpus": "data.splits",
 }

@@ -10,7 +10,7 @@ from astra_jax.data.corpus import CorpusRecord, load_corpus
 from astra_jax.data.splits import corpus_vocabulary
 from astra_jax.data.vocabulary import BYTES, Vocabulary, published_vocabulary
 from astra_jax.errors import InputError
-from astra_jax.experiments.lifecycle import import_state, restore_state
+from astra_jax.experiments.restoring import import_state, restore_state
 from astra_jax.presets import CUSTOM_NAMES, override, same_shape
 from astra_jax.runs.folder import Run
 from astra_torch import files, notebook_files, onnx_models

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from astra_jax.config import ModelConfig
 from astra_jax.data.datasets import Dataset
 from astra_jax.losses import cross_entropy_sum
-from astra_jax.training.fitting import FitOptions
+from astra_jax.training.options import FitOptions
 from astra_jax.training.trainer import MAX_STEPS_PER_CALL, Keys, Trainer, TrainState
 from astra_torch.weights import Arrays, to_arrays, to_model
 from benchmarks.setting import NUM_BATCHES, Setting

@@ -9,7 +9,7 @@ from astra_jax.data.splits import Split
 from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.machine.placement import Placement
 from astra_jax.training.engines import Engine, OneRun
-from astra_jax.training.fitting import FitOptions
+from astra_jax.training.options import FitOptions
 from astra_jax.training.replicas import MapRuns, Replicas, all_at_once, one_by_one
 from astra_jax.training.trainer import MAX_STEPS_PER_CALL, Keys
 from benchmarks.agreement import hold_losses

@@ -24,7 +24,8 @@ from astra_jax.errors import InputError
 from astra_jax.evaluation import NUM_BATCHES
 from astra_jax.experiments.lifecycle import builtin_warning, find_corpus
 from astra_jax.machine import compile_cache, placement
-from astra_jax.report.scorecards import WIDE, Scorecard, Subject, score_tables, scores_record
+from astra_jax.report.score_tables import WIDE, score_tables
+from astra_jax.report.scorecards import Scorecard, Subject, scores_record
 from astra_jax.storage.atomic import require_new_file, write_text
 
 

@@ -35,7 +35,7 @@ from astra_jax.report.tensorboard import TensorBoardProgress, require_tensorboar
 from astra_jax.runs.checkpoints import KEEP_LATEST
 from astra_jax.runs.folder import Run
 from astra_jax.training import sizing
-from astra_jax.training.fitting import FitOptions
+from astra_jax.training.options import FitOptions
 from astra_jax.training.progress import ConsoleProgress, Progress, Several
 from astra_jax.training.saving import SavePolicy
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from astra_jax import evaluation
 from astra_jax.data.splits import Split
-from astra_jax.experiments.lifecycle import restore_model
+from astra_jax.experiments.restoring import restore_model
 from astra_jax.runs.folder import Run
 from study import texts
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from astra_jax.config import Preset
 from astra_jax.data.corpus import load_corpus
 from astra_jax.data.splits import Split
-from astra_jax.experiments import lifecycle
+from astra_jax.experiments import lifecycle, restoring
 from astra_jax.machine.environment import describe_environment
 from astra_jax.presets import PRESETS, override
 from astra_jax.runs.folder import CONFIG, Run
@@ -62,7 +62,7 @@ def study(
         run, split = _trained(folder, name, override(preset, **setting), corpus, progress)
         if not words:  # The first setting leaves none out.
             words = [word for part in words_of_parts(split) for word in part]
-        measured[name] = measure(lifecycle.restore_model(run), run.preset, split, words)
+        measured[name] = measure(restoring.restore_model(run), run.preset, split, words)
     assert run is not None
     record = {
         "corpus": {"name": run.corpus.name, "sha256": run.corpus.sha256},

@@ -25,7 +25,7 @@ import jax
 import numpy as np
 
 from astra_jax.data import builtin_corpus
-from astra_jax.experiments import lifecycle
+from astra_jax.experiments import restoring
 from astra_jax.machine.environment import describe_environment
 from astra_jax.runs.folder import Run
 from astra_jax.storage.atomic import write_text
@@ -189,7 +189,7 @@ def compare(run: Run, whole: Run) -> list[str]:
     """Returns what two finished runs differ in; their times and paths may."""
     found = []
     for best in (False, True):
-        one, other = (lifecycle.restore_state(each, best=best) for each in (run, whole))
+        one, other = (restoring.restore_state(each, best=best) for each in (run, whole))
         leaves = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
         if not all(np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in leaves):
             found.append(f"{'best' if best else 'newest'} checkpoint")

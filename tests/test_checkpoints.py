@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from astra_jax.errors import InputError, StorageError
-from astra_jax.experiments import lifecycle
+from astra_jax.experiments import restoring
 from astra_jax.presets import PRESETS, override
 from astra_jax.runs.checkpoints import KEEP_LATEST, Checkpoints, read_beside_writer
 from astra_jax.runs.metrics import History
@@ -51,7 +51,7 @@ def test_a_run_from_before_states_were_carried_is_still_read(begin: Begin):
     record = run.identity() | {"history": History().to_dict()}
     with Checkpoints(run.checkpoints) as checkpoints:
         checkpoints.save(7, State(*state[:3]), record)
-    restored = lifecycle.restore_state(run)
+    restored = restoring.restore_state(run)
     assert jax.tree.structure(restored) == jax.tree.structure(state)
     for one, other in zip(jax.tree.leaves(restored), jax.tree.leaves(state), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -83,7 +83,7 @@ def test_a_record_that_is_no_runs_is_refused(change: dict[str, Any], begin: Begi
     with Checkpoints(run.checkpoints) as checkpoints:
         checkpoints.save(0, Trainer(run.preset, 7).init(jax.random.key(0))._asdict(), record)
     with pytest.raises(InputError):
-        lifecycle.restore_state(run)
+        restoring.restore_state(run)
 
 
 def test_only_who_writes_removes_what_is_half_written(tmp_path: Path):

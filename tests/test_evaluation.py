@@ -19,10 +19,11 @@ from astra_jax.data.datasets import StoredWindows
 from astra_jax.data.splits import Split
 from astra_jax.errors import InputError
 from astra_jax.evaluation import TextEvaluation, WordsEvaluation, evaluate
-from astra_jax.experiments import lifecycle
+from astra_jax.experiments import lifecycle, restoring
 from astra_jax.model import GRULanguageModel, arithmetic
 from astra_jax.presets import override
-from astra_jax.report.scorecards import Subject, score_tables, scores_record, sum_up
+from astra_jax.report.score_tables import score_tables
+from astra_jax.report.scorecards import Subject, scores_record, sum_up
 from astra_jax.runs.metrics import EpochMetrics, History, Spread
 from astra_jax.training.saving import SavePolicy, Saver, Training
 from astra_jax.training.trainer import Trainer
@@ -182,11 +183,11 @@ def test_several_seeds_are_summed_up_number_by_number(
     group, splits = lifecycle.begin_group(preset, corpora["names"], tmp_path / "group", 2)
     for seed, run in enumerate(group.runs):
         state = Trainer(run.preset, 1).state_of(nnx.state(random_model(preset, seed)))
-        lifecycle.import_state(run, state._replace(step=jnp.asarray(7, jnp.int32)))
+        restoring.import_state(run, state._replace(step=jnp.asarray(7, jnp.int32)))
     subject = Subject.open(group.folder)
     cards = list(subject.score(*lifecycle.find_corpus(subject.runs)))
     for card, run, split in zip(cards, group.runs, splits, strict=True):
-        assert card.evaluation == evaluate(lifecycle.restore_model(run), run.preset, split)
+        assert card.evaluation == evaluate(restoring.restore_model(run), run.preset, split)
         # Seven batches of four of the 240 training words, which are 60 batches.
         assert (card.step, card.checkpoint) == (7, "newest")
         assert card.trained_chars == round(7 * split.train.count_targets() / 60)
@@ -230,7 +231,7 @@ def test_a_checkpoint_tells_what_was_done_until_it(begin: Begin) -> None:
 def test_weights_without_a_word_of_their_training_are_not_told_as_untrained(begin: Begin) -> None:
     run, _ = begin(WHOLE_WORDS)
     state = Trainer(run.preset, 1).state_of(nnx.state(random_model(run.preset)))
-    lifecycle.import_state(run, state)
+    restoring.import_state(run, state)
     subject = Subject.open(run.folder)
     (card,) = subject.score(*lifecycle.find_corpus(subject.runs))
     assert (card.step, card.trained_chars, card.train_seconds) == (0, None, None)
@@ -245,7 +246,7 @@ def test_weights_without_a_word_of_their_training_are_not_told_as_untrained(begi
 
 def test_a_narrow_terminal_has_a_table_for_each_model_that_fits_it(begin: Begin) -> None:
     run, _ = begin(TEXT)
-    lifecycle.import_state(run, Trainer(run.preset, 1).init(jax.random.key(0)))
+    restoring.import_state(run, Trainer(run.preset, 1).init(jax.random.key(0)))
     subject = Subject.open(run.folder)
     cards = list(subject.score(*lifecycle.find_corpus(subject.runs), num_batches=1))
     tables = score_tables([(subject, cards * 2)], width=80)

@@ -17,12 +17,12 @@ from astra_jax.data.corpus import CorpusRecord
 from astra_jax.data.splits import Split
 from astra_jax.data.vocabulary import published_vocabulary
 from astra_jax.errors import DivergedError, InputError, StoppedError
-from astra_jax.experiments import lifecycle
+from astra_jax.experiments import lifecycle, restoring
 from astra_jax.experiments.groups import SUMMARY, Group, fit_group, seeded
 from astra_jax.presets import override
 from astra_jax.runs.folder import Run
 from astra_jax.training import fitting, pace, replicas
-from astra_jax.training.fitting import FitOptions
+from astra_jax.training.options import FitOptions
 from astra_jax.training.progress import Snapshot
 from astra_jax.training.saving import SavePolicy
 from astra_torch.tolerances import FLOAT64
@@ -73,7 +73,7 @@ def test_every_run_is_to_the_bit_what_it_would_be_alone(
     fit_group(group, splits, Silent(), ONE)
     for run, single in zip(group.runs, train_alone(preset), strict=True):
         assert_same_end(run, single)
-        best, other = (lifecycle.restore_state(each, best=True) for each in (run, single))
+        best, other = (restoring.restore_state(each, best=True) for each in (run, single))
         assert int(best.step) == int(other.step)
         for name in ("config.json", "vocabulary.json"):
             assert (run.folder / name).read_bytes() == (single.folder / name).read_bytes()
@@ -131,14 +131,14 @@ def test_a_group_stopped_inside_an_epoch_goes_on_also_where_one_run_is_behind_or
     often = FitOptions(devices=1, saving=SavePolicy(checkpoint_every=3))
     with pytest.raises(StoppedError) as error:
         fit_group(group, splits, Signal(signal.SIGTERM, 2, 2), often)
-    steps = {int(lifecycle.restore_state(run).step) for run in group.runs}
+    steps = {int(restoring.restore_state(run).step) for run in group.runs}
     assert steps == {error.value.step}
     assert 7 < error.value.step < 14
     # As if a power cut had come between two runs' checkpoints, and as if one had gone on alone.
     (newest,) = group.runs[1].checkpoints.glob(str(error.value.step))
     shutil.rmtree(newest)
     fitting.fit(*lifecycle.resume(group.runs[2].folder), Silent(), ONE)
-    steps = [int(lifecycle.restore_state(run).step) for run in group.runs]
+    steps = [int(restoring.restore_state(run).step) for run in group.runs]
     assert steps[1] < steps[0] < steps[2] == 14
     told = Silent()
     resumed, splits = lifecycle.resume_group(group.folder)

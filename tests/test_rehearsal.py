@@ -7,7 +7,7 @@ import pytest
 
 from astra_jax.experiments import lifecycle, rehearsal
 from astra_jax.training.engines import Steps
-from astra_jax.training.fitting import FitOptions
+from astra_jax.training.options import FitOptions
 from astra_jax.training.pace import steps_of_a_call
 from astra_jax.training.trainer import TrainState
 from astra_jax.units import duration

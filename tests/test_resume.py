@@ -20,7 +20,7 @@ from scipy.special import log_softmax
 from astra_jax.config import Preset
 from astra_jax.data.datasets import Dataset
 from astra_jax.errors import DivergedError, InputError, StoppedError, StorageError
-from astra_jax.experiments import lifecycle
+from astra_jax.experiments import lifecycle, restoring
 from astra_jax.losses import IGNORE
 from astra_jax.model import GRULanguageModel
 from astra_jax.presets import override
@@ -28,7 +28,7 @@ from astra_jax.runs.folder import Run
 from astra_jax.runs.metrics import EpochSoFar
 from astra_jax.storage.locks import locked
 from astra_jax.training import fitting, pace
-from astra_jax.training.fitting import FitOptions
+from astra_jax.training.options import FitOptions
 from astra_jax.training.progress import Snapshot
 from astra_jax.training.saving import SavePolicy
 from astra_jax.training.trainer import Keys
@@ -62,7 +62,7 @@ def every(steps: int, keep: int = 2) -> FitOptions:
 
 def assert_same_end(run: Run, whole: Run) -> None:
     assert without_times(run.metrics()) == without_times(whole.metrics())
-    one, other = (lifecycle.restore_state(each) for each in (run, whole))
+    one, other = (restoring.restore_state(each) for each in (run, whole))
     assert int(one.step) == int(other.step)
     for left, right in zip(final_params(run), final_params(whole), strict=True):
         assert left.dtype == ("float64" if run.preset.train.dtype == "float64" else "float32")
@@ -90,7 +90,7 @@ def test_a_run_stopped_inside_each_epoch_ends_as_the_uninterrupted_run_to_the_bi
             fitting.fit(run, split, Signal(number, epoch, step))
         assert error.value.number == number
         assert 0 < error.value.step % 7 < 7
-        assert error.value.step == int(lifecycle.restore_state(run).step)
+        assert error.value.step == int(restoring.restore_state(run).step)
         assert len(run.metrics()) == epoch - 1
         run, split = lifecycle.resume(run.folder)
     fitting.fit(run, split, Silent())
@@ -124,7 +124,7 @@ def test_a_run_that_dies_without_a_word_goes_on_from_its_newest_checkpoint(
         fitting.fit(run, split, mid_epoch, every(3))
     assert run.metrics() == []
     (run.folder / "metrics.jsonl").write_text("damaged")  # A checkpoint has its lines as well.
-    assert int(lifecycle.restore_state(run).step) == 3
+    assert int(restoring.restore_state(run).step) == 3
     fitting.fit(*lifecycle.resume(run.folder), Silent())
     assert_same_end(run, whole)
 
@@ -138,7 +138,7 @@ def test_the_best_checkpoint_is_kept_apart(begin: Begin, monkeypatch: pytest.Mon
         folder: {path.name for path in folder.iterdir()} for folder in (run.checkpoints, run.best)
     }
     assert kept == {run.checkpoints: {"28"}, run.best: {"14"}}
-    newest, best = (lifecycle.restore_state(run, best=best) for best in (False, True))
+    newest, best = (restoring.restore_state(run, best=best) for best in (False, True))
     assert (int(newest.step), int(best.step)) == (28, 14)
     greedy = (call("sample.py", run.folder, "--greedy", *flag) for flag in ([], ["--best"]))
     assert len({result.out for result in greedy}) == 2
@@ -169,7 +169,7 @@ def two_epochs(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> Run:
 def test_a_best_checkpoint_that_a_crash_left_out_is_made_up_for(two_epochs: Run):
     shutil.rmtree(two_epochs.best / "14")
     fitting.fit(*lifecycle.resume(two_epochs.folder), Silent())
-    newest, best = (lifecycle.restore_state(two_epochs, best=best) for best in (False, True))
+    newest, best = (restoring.restore_state(two_epochs, best=best) for best in (False, True))
     assert int(best.step) == 14
     for left, right in zip(jax.tree.leaves(newest), jax.tree.leaves(best), strict=True):
         assert np.asarray(left).tobytes() == np.asarray(right).tobytes()
@@ -235,7 +235,7 @@ def test_an_epochs_line_is_what_its_steps_and_batches_say(
     seconds = sum(part[2] for part in told)
     assert line.chars_per_s == pytest.approx(7 * 4 * 16 / seconds, rel=1e-3)
 
-    model, data = lifecycle.restore_model(run), split.validation
+    model, data = restoring.restore_model(run), split.validation
 
     key = jax.random.fold_in(Keys.from_seed(0).validation, 0)
     every = batch_losses(model, data, data.cover_rows())
@@ -264,7 +264,7 @@ def test_a_run_whose_recipe_or_corpus_was_changed_is_refused(train: Train):
     (run.folder / "config.json").write_text(before)
     edit(run.folder / "vocabulary.json", lambda v: v["tokens"].reverse())
     with pytest.raises(InputError, match="vocabulary_sha256 was"):
-        lifecycle.restore_model(Run.open(run.folder))
+        restoring.restore_model(Run.open(run.folder))
 
 
 def test_two_processes_do_not_train_one_run(begin: Begin):
@@ -310,7 +310,7 @@ def test_a_training_that_diverges_stops_before_the_step_and_names_the_tensor(
         assert re.match(
             r"at step 2, \d+ of \d+ values of the hidden states .* \(NaN\)", str(error.value)
         )
-        assert int(lifecycle.restore_state(run).step) == 1
+        assert int(restoring.restore_state(run).step) == 1
         assert all(np.isfinite(leaf).all() for leaf in final_params(run))
 
 

@@ -32,7 +32,7 @@ from astra_jax.errors import DivergedError, InputError, StoppedError
 from astra_jax.experiments import experiment
 from astra_jax.machine import memory
 from astra_jax.runs.folder import Run
-from astra_jax.training.fitting import FitOptions
+from astra_jax.training.options import FitOptions
 from astra_jax.training.saving import SavePolicy
 from tests.commands import SCRIPTS, Result, call
 

@@ -21,7 +21,7 @@ from astra_jax.presets import override
 from astra_jax.runs.folder import Run
 from astra_jax.runs.metrics import EpochMetrics
 from astra_jax.training import fitting
-from astra_jax.training.fitting import FitOptions
+from astra_jax.training.options import FitOptions
 from astra_jax.training.trainer import Trainer
 from astra_torch.tolerances import FLOAT64
 from tests.commands import SCRIPTS

@@ -20,7 +20,7 @@ from flax import nnx
 from astra_jax.config import Preset
 from astra_jax.data.corpus import PUBLISHED, CorpusRecord
 from astra_jax.errors import InputError, StoppedError
-from astra_jax.experiments import lifecycle
+from astra_jax.experiments import lifecycle, restoring
 from astra_jax.presets import NOTEBOOK, PRESETS, TUNED, override
 from astra_jax.published import PUBLISHED_LOSSES
 from astra_jax.report import figures
@@ -183,7 +183,7 @@ def test_words_are_recorded_with_the_targets_that_they_have_and_models_are_asked
     assert first.preset == override(second.preset, seed=0)
     assert (first.evaluation, first.samplers) == (evaluation, made_samplers(words=True))
     assert finished == [work.folder(WORDS, seed) for seed in (0, 1)]
-    newest = nnx.state(lifecycle.restore_model(run))
+    newest = nnx.state(restoring.restore_model(run))
     for asked_of in (evaluate.call_args_list[0].args[0], compare.call_args_list[0].args[1]):
         same = jax.tree.map(
             lambda one, other: bool((one == other).all()), newest, nnx.state(asked_of)

@@ -16,8 +16,8 @@ from astra_jax.errors import DivergedError, InputError
 from astra_jax.experiments import lifecycle
 from astra_jax.optimizers import learning_rate_schedule
 from astra_jax.presets import override
-from astra_jax.training import fitting, pace
-from astra_jax.training.fitting import FitOptions
+from astra_jax.training import engines, fitting, pace
+from astra_jax.training.options import FitOptions
 from astra_jax.training.progress import Snapshot
 from astra_jax.training.saving import SavePolicy
 from astra_jax.training.trainer import MAX_STEPS_PER_CALL, Keys, Trainer
@@ -162,7 +162,7 @@ def test_times_are_of_steps_and_validations_apart(begin: Begin, monkeypatch: pyt
     for module in (fitting, pace):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(pace.Pace, "steps", lambda self, remaining: min(2, remaining))
-    read, evaluate = fitting._Loop._read, fitting.OneRun.evaluate
+    read, evaluate = fitting._Loop._read, engines.OneRun.evaluate
 
     def wait(self, call, state):
         if call is not None:
@@ -174,7 +174,7 @@ def test_times_are_of_steps_and_validations_apart(begin: Begin, monkeypatch: pyt
         return evaluate(self, *what)
 
     monkeypatch.setattr(fitting._Loop, "_read", wait)
-    monkeypatch.setattr(fitting.OneRun, "evaluate", validate)
+    monkeypatch.setattr(engines.OneRun, "evaluate", validate)
     run, split = begin(override(TEXT, epochs=3))
     told = Silent()
     fitting.fit(run, split, told)

@@ -10,7 +10,7 @@ from flax import nnx
 
 from astra_jax.config import Preset
 from astra_jax.data.splits import Split
-from astra_jax.experiments import lifecycle
+from astra_jax.experiments import restoring
 from astra_jax.model import GRULanguageModel, arithmetic
 from astra_jax.presets import PRESETS, override
 from astra_jax.runs.folder import Run
@@ -44,7 +44,7 @@ def without_times(metrics: list[EpochMetrics]) -> list[EpochMetrics]:
 
 
 def final_params(run: Run) -> list[np.ndarray]:
-    model = lifecycle.restore_model(run)
+    model = restoring.restore_model(run)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model))]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from astra_jax.data.vocabulary import Vocabulary
-from astra_jax.experiments.lifecycle import restore_model
+from astra_jax.experiments.restoring import restore_model
 from astra_jax.machine import processes
 from astra_jax.runs.folder import SAMPLES, Run
 from astra_jax.sampling.strategies import Greedy, Strategy, Temperature, TopK

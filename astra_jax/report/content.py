@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from astra_jax.errors import InputError
-from astra_jax.experiments.lifecycle import merge_model, restore_state
+from astra_jax.experiments.restoring import merge_model, restore_state
 from astra_jax.experiments.samples import Sample, draw_samples
 from astra_jax.published import PUBLISHED_LOSSES
 from astra_jax.report.parameters import HEADERS, describe_parameters
