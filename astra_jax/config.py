@@ -27,6 +27,10 @@ StrPath = str | os.PathLike[str]
 MAX_STEPS = 2**31 - 1
 """Largest number of steps of a training: JAX counts them in an int32."""
 
+MAX_LEARNING_RATE = 1e30
+"""Largest learning rate: an update of a larger one can be infinite in float32 at once, before any
+loss tells of it."""
+
 DROPOUT_LEVELS = 1 << 16
 """Resolution of the dropout rate: 16 random bits decide whether an element survives."""
 
@@ -177,9 +181,9 @@ class DataConfig(Record):
         level: what a token of running text is: `char`, as in the studies, or `byte`, which any
             file is made of.
         carry_state: whether a window continues the one at the same place in the previous batch,
-            starting from the states reached there (truncated backpropagation through time). The
-            text's beginning follows its end. In the studies windows are drawn at random, and begin
-            from zero states.
+            starting from the states reached there (truncated backpropagation through time). After
+            the last whole window comes one near the text's beginning, and the state is carried
+            there too. In the studies windows are drawn at random, and begin from zero states.
     """
 
     dataset: DatasetName
@@ -242,7 +246,11 @@ class TrainConfig(Record):
     def __post_init__(self) -> None:
         Record.__post_init__(self)
         self._require_size("epochs")
-        self._require("learning_rate", self.learning_rate >= 0, "at least 0")
+        self._require(
+            "learning_rate",
+            0 <= self.learning_rate <= MAX_LEARNING_RATE,
+            f"from 0 to {MAX_LEARNING_RATE:g}",
+        )
         self._require("weight_decay", self.weight_decay >= 0, "at least 0")
         self._require("warmup_steps", self.warmup_steps >= 0, "at least 0")
         self._require("seed", 0 <= self.seed < 2**32, "at least 0 and below 2**32")

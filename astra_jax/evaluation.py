@@ -20,6 +20,7 @@ from astra_jax.config import DataConfig, Preset, Record
 from astra_jax.data.datasets import Batch, Dataset, PaddedWords, StoredWindows, TextWindows, stages
 from astra_jax.data.splits import Split, pad_words, running_text, words_of
 from astra_jax.data.vocabulary import Vocabulary
+from astra_jax.errors import InputError
 from astra_jax.losses import target_losses
 from astra_jax.machine import memory
 from astra_jax.machine.placement import Placement
@@ -143,7 +144,12 @@ def evaluate(
         preset: the recipe that it was trained by; its seed decides the single batches.
         split: its data.
         num_batches: of running text, how many single batches are drawn.
+
+    Raises:
+        InputError: there are to be no batches, or more than fit into memory.
     """
+    if num_batches < 1:
+        raise InputError(f"num_batches must be at least 1, got {num_batches}")
     with arithmetic(preset.train.dtype):
         data = split.validation
         if isinstance(data, PaddedWords):

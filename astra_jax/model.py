@@ -11,7 +11,15 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from astra_jax.config import DropoutPlace, DtypeName, ModelConfig, param_dtype
 from astra_jax.errors import InputError
-from astra_jax.gru import Embedded, GRUWeights, Stepper, gru, require_choices, stepper
+from astra_jax.gru import (
+    Embedded,
+    GRUWeights,
+    Stepper,
+    gru,
+    require_choices,
+    require_dtype,
+    stepper,
+)
 from astra_jax.initializers import standard_normal, uniform_fan_in
 
 Reader = Callable[
@@ -103,13 +111,15 @@ class GRULanguageModel(nnx.Module):
             rngs: where the weights come from.
 
         Raises:
-            InputError: there is no such type, place of dropout or backend.
+            InputError: there is no such type, place of dropout or backend, or the type is float64,
+                which is off in JAX.
         """
         require_choices(backend, dropout_on, config.dropout)
         if dtype not in get_args(DtypeName):
             known = ", ".join(get_args(DtypeName))
             raise InputError(f"unknown dtype {dtype!r}: choose one of {known}")
         compute, param = jnp.dtype(dtype), jnp.dtype(param_dtype(dtype))
+        require_dtype(compute)
         hidden = config.hidden_dim
         widths = [config.embedding_dim] + [hidden] * (config.num_layers - 1)
         self.config = config

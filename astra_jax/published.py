@@ -1,6 +1,8 @@
 """The losses that the two studies printed: mean training loss, and one-batch validation."""
 
-from astra_jax.config import DatasetName
+from astra_jax.config import DatasetName, Preset
+from astra_jax.data.corpus import CorpusRecord
+from astra_jax.presets import PRESETS, override
 
 # fmt: off
 PUBLISHED_LOSSES: dict[tuple[DatasetName, str], dict[int, tuple[float, float | None]]] = {
@@ -25,3 +27,18 @@ PUBLISHED_LOSSES: dict[tuple[DatasetName, str], dict[int, tuple[float, float | N
 # fmt: on
 """(train, validation) in nats by dataset and model, then by epoch; None, and whatever is not
 here, was not printed."""
+
+
+def is_published_setup(preset: Preset, corpus: CorpusRecord) -> bool:
+    """Whether model, recipe and corpus are the studies' own; the seed may be another."""
+    published = PRESETS.get((preset.data.dataset, preset.name))
+    if published is None or not corpus.is_published:
+        return False
+    return override(published, seed=preset.train.seed) == preset
+
+
+def published_losses(preset: Preset, corpus: CorpusRecord) -> dict[int, tuple[float, float | None]]:
+    """Returns what of `PUBLISHED_LOSSES` a training may be held against; {} if it is not theirs."""
+    if not is_published_setup(preset, corpus):
+        return {}
+    return PUBLISHED_LOSSES.get((preset.data.dataset, preset.name), {})

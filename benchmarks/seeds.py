@@ -89,7 +89,12 @@ def seeds_contest(setting: Setting, rules: Rules, num_runs: int = NUM_RUNS) -> d
 
 def _ways(setting: Setting, keys: Sequence[Keys]) -> dict[str, Sequence[Engine]]:
     preset, devices = setting.preset, setting.devices
-    split = Split(setting.data, setting.data, Vocabulary.of_bytes())  # Which nothing here reads.
+    split = Split(
+        setting.data,
+        setting.data,
+        Vocabulary.of_bytes(),  # Which nothing here reads.
+        setting.preset.data,
+    )
     programs = FitOptions(devices=devices).trainer(preset, STEPS_PER_EPOCH)
     trainer, _ = FitOptions(devices=1).trainer(preset, STEPS_PER_EPOCH)
     dropout = [key.dropout for key in keys]

@@ -11,7 +11,7 @@ from astra_jax.config import Preset, Record, differences
 from astra_jax.data.corpus import CorpusRecord
 from astra_jax.errors import InputError
 from astra_jax.presets import NOTEBOOK, override
-from astra_jax.runs.folder import is_published_setup
+from astra_jax.published import is_published_setup
 from astra_jax.runs.metrics import EpochMetrics
 from astra_jax.storage import strict_json
 from astra_jax.storage.atomic import write_text

@@ -217,7 +217,7 @@ def _standing(
     row: Row, run: Run, split: Split, before: RunRecord | None, together: int
 ) -> RunRecord | None:
     """Returns how far a run is; None where it has no steps behind it."""
-    with Checkpoints(run.checkpoints, read_only=True) as checkpoints:  # It may be training.
+    with Checkpoints(run.checkpoints) as checkpoints:  # It may be training.
         steps_done = checkpoints.latest_step
     if not steps_done:
         return None

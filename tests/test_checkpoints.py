@@ -23,7 +23,7 @@ def state_of(seed: int, trainer: Trainer = TRAINER):
 
 
 def test_a_state_comes_back_to_the_bit(tmp_path: Path):
-    with Checkpoints(tmp_path / "new") as checkpoints:
+    with Checkpoints(tmp_path / "new", keep=KEEP_LATEST) as checkpoints:
         assert checkpoints.latest_step is None
         for step in range(KEEP_LATEST + 2):
             checkpoints.save(step, state_of(step), {"step": step})
@@ -49,7 +49,7 @@ def test_a_run_from_before_states_were_carried_is_still_read(begin: Begin):
     run, _ = begin(TEXT)
     state = Trainer(run.preset, 7).init(jax.random.key(0))._replace(step=jnp.int32(7))
     record = run.identity() | {"history": History().to_dict()}
-    with Checkpoints(run.checkpoints) as checkpoints:
+    with Checkpoints(run.checkpoints, keep=KEEP_LATEST) as checkpoints:
         checkpoints.save(7, State(*state[:3]), record)
     restored = restoring.restore_state(run)
     assert jax.tree.structure(restored) == jax.tree.structure(state)
@@ -80,22 +80,24 @@ def test_a_reader_begins_anew_where_a_writer_was_quicker(tmp_path: Path):
 def test_a_record_that_is_no_runs_is_refused(change: dict[str, Any], begin: Begin):
     run, _ = begin(TEXT)
     record = run.identity() | {"history": History().to_dict()} | change
-    with Checkpoints(run.checkpoints) as checkpoints:
+    with Checkpoints(run.checkpoints, keep=KEEP_LATEST) as checkpoints:
         checkpoints.save(0, Trainer(run.preset, 7).init(jax.random.key(0))._asdict(), record)
     with pytest.raises(InputError):
         restoring.restore_state(run)
 
 
 def test_only_who_writes_removes_what_is_half_written(tmp_path: Path):
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, keep=KEEP_LATEST) as checkpoints:
         checkpoints.save(1, state_of(1), {})
     half = tmp_path / "2.orbax-checkpoint-tmp"
     half.mkdir()
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step == 1
         checkpoints.restore(jax.eval_shape(lambda: state_of(0)))
+        with pytest.raises(InputError, match="open to be read"):
+            checkpoints.save(3, state_of(3), {})
     assert half.exists()
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, keep=KEEP_LATEST) as checkpoints:
         checkpoints.save(3, state_of(3), {})
     assert not half.exists()
 
@@ -103,14 +105,14 @@ def test_only_who_writes_removes_what_is_half_written(tmp_path: Path):
 @pytest.mark.parametrize("change", [dict(hidden_dim=6), dict(num_layers=2), dict(optimizer="adam")])
 def test_a_checkpoint_of_another_shape_is_refused(change: dict, tmp_path: Path):
     other = Trainer(override(TRAINER.preset, **change), 1)
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, keep=KEEP_LATEST) as checkpoints:
         checkpoints.save(1, state_of(0), {})
         with pytest.raises(InputError, match=r"does not fit the run's config.json in \d+ of \d+"):
             checkpoints.restore(jax.eval_shape(lambda: state_of(0, other)))
 
 
 def test_a_checkpoint_of_another_type_is_refused(tmp_path: Path):
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, keep=KEEP_LATEST) as checkpoints:
         checkpoints.save(1, {"a": jnp.zeros(3)}, {})
         with pytest.raises(
             InputError, match=r"a is \(\(3,\), 'float32'\), expected \(\(3,\), 'int"
@@ -119,7 +121,7 @@ def test_a_checkpoint_of_another_type_is_refused(tmp_path: Path):
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path):
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, keep=KEEP_LATEST) as checkpoints:
         checkpoints.save(1, state_of(0), {})
     damaged = 0
     for path in (tmp_path / "1").rglob("*"):
@@ -132,7 +134,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path):
 
 
 def test_a_checkpoint_older_than_the_newest_is_not_dropped_without_a_word(tmp_path: Path):
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, keep=KEEP_LATEST) as checkpoints:
         checkpoints.save(3, {"weights": np.ones(2)}, {})
         for step in (2, 3):
             with pytest.raises(StorageError, match=f"checkpoint {step}|Step {step} already"):
@@ -149,7 +151,7 @@ def test_no_checkpoint_is_said_so(tmp_path: Path):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_no_flipped_bit_goes_unnoticed(tmp_path: Path):
     state, rng = state_of(0), np.random.default_rng(0)
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, keep=KEEP_LATEST) as checkpoints:
         checkpoints.save(1, state, {"loss": 1.5})
     files = sorted(path for path in (tmp_path / "1").rglob("*") if path.is_file())
     refused = 0
@@ -174,7 +176,7 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path: Path):
 
 
 def test_a_record_that_was_changed_is_refused(tmp_path: Path):
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, keep=KEEP_LATEST) as checkpoints:
         checkpoints.save(1, state_of(0), {"loss": 1.5})
     path = tmp_path / "1" / "_CHECKPOINT_METADATA"
     path.write_text(path.read_text().replace("1.5", "0.5"))

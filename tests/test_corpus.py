@@ -344,3 +344,8 @@ def test_download_that_breaks_off_is_given_up_for_the_builtin_text(
     monkeypatch.setattr(Handler, "do_GET", answer)
     assert load_corpus("shakespeare").record.origin == "built-in"
     assert cached() == {}
+
+
+def test_an_unknown_level_is_refused() -> None:
+    with pytest.raises(InputError, match="unknown level 'bytes': choose one of char, byte"):
+        load_corpus("shakespeare", "builtin", level="bytes")  # pyright: ignore[reportArgumentType]

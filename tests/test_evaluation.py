@@ -15,6 +15,7 @@ from rich.console import Console
 from astra_jax import evaluation
 from astra_jax.config import Preset
 from astra_jax.data import builtin_corpus, splits, token_files
+from astra_jax.data.corpus import DATA_DIR_VARIABLE
 from astra_jax.data.datasets import StoredWindows
 from astra_jax.data.splits import Split
 from astra_jax.errors import InputError
@@ -242,6 +243,22 @@ def test_weights_without_a_word_of_their_training_are_not_told_as_untrained(begi
     shown = io.StringIO()
     Console(file=shown, width=140).print(table)
     assert "[/x], 2 cores" in shown.getvalue()  # No markup.
+
+
+def test_imported_weights_are_not_taken_to_be_of_the_builtin_text(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(TEXT)[0]
+    unknown = dataclasses.replace(run.corpus, name="", origin="imported", path=None, sha256=None)
+    monkeypatch.delenv(DATA_DIR_VARIABLE, raising=False)
+    with pytest.raises(InputError, match=r"does not tell what text .* --corpus builtin"):
+        lifecycle.find_corpus([run.with_corpus(unknown)])
+
+
+def test_no_batches_are_refused(begin: Begin) -> None:
+    run, split = begin(TEXT)
+    with pytest.raises(InputError, match="num_batches must be at least 1, got 0"):
+        evaluate(random_model(run.preset), run.preset, split, num_batches=0)
 
 
 def test_a_narrow_terminal_has_a_table_for_each_model_that_fits_it(begin: Begin) -> None:

@@ -125,3 +125,8 @@ def test_a_layer_is_called_as_the_model_calls_it():
 def test_a_model_refuses_what_it_could_not_compute(wrong: str):
     with pytest.raises(InputError, match=r"unknown .*'nope': choose one of"):
         cast(Any, GRULanguageModel)(TINY, **{wrong: "nope"}, rngs=nnx.Rngs(params=0))
+
+
+def test_a_float64_model_is_not_made_of_float32() -> None:
+    with pytest.raises(InputError, match=r"products of float64 .* jax_enable_x64"):
+        GRULanguageModel(PRESETS["shakespeare", "alpha"].model, dtype="float64", rngs=nnx.Rngs(0))

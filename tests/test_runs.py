@@ -18,6 +18,7 @@ from astra_jax.data.vocabulary import Vocabulary, published_vocabulary
 from astra_jax.errors import InputError
 from astra_jax.experiments.groups import Group, seeded
 from astra_jax.presets import CUSTOM_NAMES, PRESETS, override
+from astra_jax.published import is_published_setup
 from astra_jax.runs import folder
 from astra_jax.runs.checkpoints import Checkpoints
 from astra_jax.runs.folder import Run
@@ -143,8 +144,8 @@ def test_a_folder_that_checkpoints_are_not_found_in_is_refused(name: str, tmp_pa
         create(tmp_path / name / "run")
     assert not list(tmp_path.iterdir())
     with pytest.raises(InputError, match=re.escape(what)):  # A run may have been moved there.
-        Checkpoints(tmp_path / name)
-    Checkpoints(tmp_path / name, read_only=True)
+        Checkpoints(tmp_path / name, keep=1)
+    Checkpoints(tmp_path / name)
 
 
 def test_a_run_that_cannot_be_made_leaves_a_folder_to_begin_in(
@@ -228,7 +229,7 @@ def write(name: str, data: bytes) -> Callable[[Path], None]:
         (edit_config(lambda c: c["preset"]["model"].update(hidden_dim="8")), "hidden_dim must be "),
         (
             edit_config(lambda c: c["preset"]["model"].update(vocab_size=64)),
-            "vocabulary.json has 65 tokens, config.json says 64: the two files are not of one run",
+            "vocabulary.json of 65 tokens and config.json of vocab_size 64 are not of one run",
         ),
         (
             lambda folder: (folder / "vocabulary.json").unlink(),
@@ -292,10 +293,14 @@ def test_metrics_of_no_use_are_refused(tmp_path: Path, line: bytes) -> None:
         run.metrics()
 
 
+def _published(run: Run) -> bool:
+    return is_published_setup(run.preset, run.corpus)
+
+
 def test_run_is_the_studies_own_only_with_their_model_recipe_and_corpus(tmp_path: Path) -> None:
     run = create(tmp_path)
-    assert run.is_published_setup
-    assert dataclasses.replace(run, preset=override(ALPHA, seed=5)).is_published_setup
+    assert _published(run)
+    assert _published(dataclasses.replace(run, preset=override(ALPHA, seed=5)))
     for fields in (
         dict(epochs=9),
         dict(steps_per_epoch=199),
@@ -307,12 +312,12 @@ def test_run_is_the_studies_own_only_with_their_model_recipe_and_corpus(tmp_path
         dict(hidden_dim=129),
         dict(vocab_size=64),
     ):
-        assert not dataclasses.replace(run, preset=override(ALPHA, **fields)).is_published_setup
+        assert not _published(dataclasses.replace(run, preset=override(ALPHA, **fields)))
     custom = dataclasses.replace(ALPHA, **CUSTOM_NAMES["shakespeare"])
-    assert not dataclasses.replace(run, preset=custom).is_published_setup
+    assert not _published(dataclasses.replace(run, preset=custom))
     for sha256 in ("0" * 64, None):
         unpublished = dataclasses.replace(CORPUS, sha256=sha256)
-        assert not dataclasses.replace(run, corpus=unpublished).is_published_setup
+        assert not _published(dataclasses.replace(run, corpus=unpublished))
 
 
 def test_run_on_the_builtin_text_knows_it(tmp_path: Path) -> None:

@@ -291,7 +291,7 @@ def test_a_prompt_has_ids_of_the_model(prompt: list[list[int]]):
         sampler.Sampler(model_of(TEXT)).continue_ids(ids, 3, Greedy(), jax.random.key(0), True)
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf"), jnp.float32(-1)])
 def test_a_temperature_must_be_positive(temperature: float):
     with pytest.raises(InputError, match="temperature must be above 0"):
         Temperature(temperature)

@@ -12,6 +12,7 @@ from flax import nnx
 
 from astra_jax.config import Preset
 from astra_jax.data.datasets import TextWindows
+from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import DivergedError, InputError
 from astra_jax.experiments import lifecycle
 from astra_jax.optimizers import learning_rate_schedule
@@ -154,6 +155,34 @@ def test_resume_refuses_another_corpus(begin: Begin, corpora: dict[str, str]):
     run, _ = begin(TEXT)
     with pytest.raises(InputError, match=r"begun on text.txt .* found words.txt"):
         lifecycle.resume(run.folder, corpora["names"])
+
+
+def test_a_split_of_another_run_is_refused(begin: Begin, corpora: dict[str, str], tmp_path: Path):
+    run, split = begin(TEXT)
+    other = lifecycle.begin(override(TEXT, batch_size=2), corpora["shakespeare"], tmp_path / "b")[1]
+    with pytest.raises(InputError, match=r"not of .*batch_size was 4, now 2; take the one"):
+        fitting.fit(run, other, Silent())
+    with pytest.raises(InputError, match=r"vocabulary was .*, now "):
+        fitting.fit(run, split._replace(vocabulary=Vocabulary.of_bytes()), Silent())
+    assert not run.checkpoints.exists()
+
+
+@pytest.mark.parametrize("broken", ["estimate", "loss"])
+def test_what_is_not_finite_of_a_validation_is_told(
+    broken: str, begin: Begin, monkeypatch: pytest.MonkeyPatch
+):
+    found = (np.inf, 1.25) if broken == "estimate" else (1.25, np.inf)
+    monkeypatch.setattr(fitting._Loop, "_evaluate", lambda self, *_: [found])
+    with pytest.raises(DivergedError, match=rf"the validation {broken} is inf after step 7"):
+        fitting.fit(*begin(TEXT), Silent())
+
+
+def test_a_text_that_has_moved_is_named_once(begin: Begin, tmp_path: Path):
+    run, _ = begin(override(TEXT, epochs=1))
+    moved = tmp_path / "moved.txt"
+    moved.write_bytes(Path(str(run.corpus.path)).read_bytes())
+    fitting.fit(*lifecycle.resume(run.folder, moved), Silent())
+    assert lifecycle.resume(run.folder)[0].corpus.path == str(moved)
 
 
 def test_times_are_of_steps_and_validations_apart(begin: Begin, monkeypatch: pytest.MonkeyPatch):

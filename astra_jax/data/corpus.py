@@ -8,7 +8,7 @@ import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from astra_jax.config import DatasetName, Level, Record, StrPath
 from astra_jax.data import builtin_corpus, token_files
@@ -125,12 +125,14 @@ def load_corpus(
         level: `byte` takes any file as it is.
 
     Raises:
-        InputError: there is no such dataset, or the file cannot be read, is not UTF-8, or is not
-            the published corpus although it stands in its place.
+        InputError: there is no such dataset or level, or the file cannot be read, is not UTF-8, or
+            is not the published corpus although it stands in its place.
     """
     if dataset not in PUBLISHED:
         names = ", ".join(PUBLISHED)
         raise InputError(f"unknown dataset {dataset!r}: choose one of {names}")
+    if level not in get_args(Level):
+        raise InputError(f"unknown level {level!r}: choose one of {', '.join(get_args(Level))}")
     if source == BUILTIN:
         return _builtin(dataset, level)
     if source is not None:

@@ -137,8 +137,8 @@ class _Windows:
         """Draws where the windows begin.
 
         Where states are carried, windows of a place of the batch follow one another from a first
-        one on, round the end of the text to its beginning; those of all places lie as far apart
-        as they can, and where they begin is drawn.
+        one on, and from the text's end on at its beginning, where up to 2 T characters are passed
+        over; those of all places lie as far apart as they can, and where they begin is drawn.
         """
         if not self.carry_state:
             return self._random_rows(key, num_steps)

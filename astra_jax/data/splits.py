@@ -23,11 +23,13 @@ class Split(NamedTuple):
         train: what is trained on.
         validation: what is only looked at.
         vocabulary: whose ids both are made of.
+        config: what it was made by.
     """
 
     train: Dataset
     validation: Dataset
     vocabulary: Vocabulary
+    config: DataConfig
 
 
 def split_corpus(
@@ -108,7 +110,7 @@ def _split_running(content: str | bytes | TokenFile, config: DataConfig) -> Spli
     train, validation = (
         _windows(tokens, start, stop, config) for start, stop in ((0, cut), (cut, len(tokens)))
     )
-    return Split(train, validation, vocabulary)
+    return Split(train, validation, vocabulary, config)
 
 
 def _windows(
@@ -140,7 +142,7 @@ def _split_words(text: str, config: DataConfig, keys: Sequence[Key[Array, ""]]) 
             PaddedWords(inputs, targets, part, config.batch_size)
             for part in (order[:cut], order[cut:])
         )
-        splits.append(Split(train, validation, vocabulary))
+        splits.append(Split(train, validation, vocabulary, config))
     return splits
 
 

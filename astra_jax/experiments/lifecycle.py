@@ -127,7 +127,7 @@ def prepare(
     options: FitOptions | None = None,
     num_seeds: int | None = None,
 ) -> Prepared:
-    """Finds a preset's corpus and sizes the model by it; allocates nothing else, writes nothing.
+    """Finds a preset's corpus and sizes the model by it; writes nothing but the user's cache.
 
     Args:
         preset: what to train, and how.
@@ -236,15 +236,15 @@ def _resume(
     if options is not None:
         _require_room(first.preset, len(runs), options, begun=True)
     record, splits = find_corpus(runs, corpus_source)
-    # A run made of imported weights has now found a text that it may go on with.
-    runs = [run if run.corpus.sha256 else run.with_corpus(record) for run in runs]
-    return runs, splits
+    # The text may have moved, and that of imported weights was not known.
+    found = corpus_source is not None or first.corpus.sha256 is None
+    return [run.with_corpus(record) if found else run for run in runs], splits
 
 
 def find_corpus(
     runs: Sequence[Run], corpus_source: StrPath | None = None
 ) -> tuple[CorpusRecord, list[Split]]:
-    """Finds the text that runs were begun on; writes nothing.
+    """Finds the text that runs were begun on; writes nothing but the user's cache.
 
     Args:
         runs: at least one; several differ in their seed alone.
@@ -265,6 +265,11 @@ def find_corpus(
             "--corpus FILE"
         )
     corpus = load_corpus(data.dataset, source, data.level)
+    if known.sha256 is None and source is None and corpus.record.origin == "built-in":
+        raise InputError(
+            f"{first.folder} does not tell what text it was trained on, and the published one is "
+            f"out of reach: give one by --corpus FILE, or the built-in one by --corpus {BUILTIN}"
+        )
     for run in runs:
         _require_same_text(run, corpus.record)
     keys = [Keys.from_seed(run.preset.train.seed).split for run in runs]

@@ -27,6 +27,7 @@ __all__ = [
     "Stepper",
     "gru",
     "require_choices",
+    "require_dtype",
     "stepper",
 ]
 
@@ -162,6 +163,16 @@ def require_choices(backend: str | None, dropout_on: str, dropout: float) -> Non
         raise InputError(f"dropout must be at least 0 and below 1, got {dropout}")
 
 
+def require_dtype(dtype: DTypeLike) -> None:
+    """Refuses float64 where it is off in JAX, which would take float32, as an `InputError`."""
+    found = jax.dtypes.canonicalize_dtype(dtype)
+    if found != jnp.dtype(dtype):
+        raise InputError(
+            f"products of {jnp.dtype(dtype)} are asked for, and JAX would compute in "
+            f'{found}: call jax.config.update("jax_enable_x64", True) first'
+        )
+
+
 def _check_shapes(
     layers: Sequence[GRUWeights], inputs: Inputs, h_0: Array, keep: Array | None
 ) -> None:
@@ -194,11 +205,7 @@ def _check_types(
     layers: Sequence[GRUWeights], inputs: Inputs, h_0: Array, dtype: DTypeLike
 ) -> None:
     """Refuses what some backends would promote, each in its own way, and others fail on."""
-    if jnp.result_type(dtype) != jnp.dtype(dtype):
-        raise InputError(
-            f"products of {jnp.dtype(dtype)} are asked for, and JAX would compute in "
-            f'{jnp.result_type(dtype)}: call jax.config.update("jax_enable_x64", True) first'
-        )
+    require_dtype(dtype)
     wanted = jnp.result_type(h_0)
     if not jnp.issubdtype(wanted, jnp.floating):
         raise InputError(f"the type of h_0 is {wanted}, expected one of floating-point numbers")

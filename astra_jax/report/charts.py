@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from astra_jax.errors import InputError
-from astra_jax.published import PUBLISHED_LOSSES
+from astra_jax.published import published_losses
 from astra_jax.runs.folder import Run
 from astra_jax.runs.metrics import EpochMetrics
 from astra_jax.units import bits
@@ -188,9 +188,7 @@ def _points(metrics: list[EpochMetrics], value: Value) -> tuple[tuple[int, float
 
 def _published(run: Run, column: int, label: str, color: int) -> list[Series]:
     """Returns the marks of the losses that the study printed, if there are any for this run."""
-    published = PUBLISHED_LOSSES.get((run.preset.data.dataset, run.preset.name), {})
-    if not (published and run.is_published_setup):
-        return []
+    published = published_losses(run.preset, run.corpus)
     printed = ((epoch, losses[column]) for epoch, losses in published.items())
     points = tuple((epoch, loss) for epoch, loss in printed if loss is not None)
-    return [Series(label=label, points=points, color=color, style="marks")]
+    return [Series(label=label, points=points, color=color, style="marks")] if points else []

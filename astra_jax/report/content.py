@@ -8,7 +8,7 @@ from typing import Any
 from astra_jax.errors import InputError
 from astra_jax.experiments.restoring import merge_model, restore_state
 from astra_jax.experiments.samples import Sample, draw_samples
-from astra_jax.published import PUBLISHED_LOSSES
+from astra_jax.published import published_losses
 from astra_jax.report.parameters import HEADERS, describe_parameters
 from astra_jax.runs.folder import Run
 from astra_jax.runs.metrics import EpochMetrics
@@ -148,7 +148,7 @@ def _facts(run: Run, metrics: list[EpochMetrics]) -> list[Fact]:
             name="Throughput",
             value=f"{statistics.median(line.chars_per_s for line in metrics):,.0f}",
             unit="chars/s",
-            remark="median of the epochs",
+            remark="median of the epochs; the first one compiles",
         ),
         Fact(
             name="Training time",
@@ -160,15 +160,8 @@ def _facts(run: Run, metrics: list[EpochMetrics]) -> list[Fact]:
     ]
 
 
-def _published(run: Run) -> dict[int, tuple[float, float | None]]:
-    """Returns the study's losses by epoch, nothing where the run is not the study's."""
-    if not run.is_published_setup:
-        return {}
-    return PUBLISHED_LOSSES.get((run.preset.data.dataset, run.preset.name), {})
-
-
 def _beside_published(run: Run, metrics: list[EpochMetrics]) -> str:
-    published = _published(run)
+    published = published_losses(run.preset, run.corpus)
     common = [line for line in metrics if line.epoch in published]
     if not common:
         return ""
@@ -182,21 +175,21 @@ def _beside_published(run: Run, metrics: list[EpochMetrics]) -> str:
 def _samples(run: Run) -> Samples:
     try:
         state = restore_state(run)
-        writer = Writer(merge_model(run, state), run.vocabulary)
-        length = SHOWN_LENGTH if run.vocabulary.end_id is None else None
-        drawn = {f"temperature {t:g}": Temperature(t) for t in TEMPERATURES}
-        greedy = {"greedy": Greedy()}
-        return Samples(
-            step=int(state.step),
-            samples=(
-                *draw_samples(run, writer, drawn, stateful=True, length=length),
-                *draw_samples(run, writer, greedy, stateful=True),
-                *draw_samples(run, writer, greedy, stateful=False),
-            ),
-        )
     except InputError:
         # Its message names the folder, which is nobody's business once the page is shown around.
         return Samples(missing="The run has no checkpoint that can be read.")
+    writer = Writer(merge_model(run, state), run.vocabulary)
+    length = SHOWN_LENGTH if run.vocabulary.end_id is None else None
+    drawn = {f"temperature {t:g}": Temperature(t) for t in TEMPERATURES}
+    greedy = {"greedy": Greedy()}
+    return Samples(
+        step=int(state.step),
+        samples=(
+            *draw_samples(run, writer, drawn, stateful=True, length=length),
+            *draw_samples(run, writer, greedy, stateful=True),
+            *draw_samples(run, writer, greedy, stateful=False),
+        ),
+    )
 
 
 def _settings(run: Run) -> dict[str, dict[str, str]]:
@@ -228,7 +221,7 @@ def _text(value: Any) -> str:
 
 
 def _epochs(run: Run, metrics: list[EpochMetrics]) -> Table:
-    published = _published(run)
+    published = published_losses(run.preset, run.corpus)
     headers = (
         *("Epoch", "Step", "Train", "Validation", "Estimate", "Bits/char", "Learning rate"),
         *("Gradient norm", "Chars/s"),

@@ -12,6 +12,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 import jax
 import numpy as np
 
+from astra_jax.config import StrPath
 from astra_jax.errors import InputError, StorageError, first_line
 from astra_jax.machine import processes
 from astra_jax.storage.hashing import hash_arrays
@@ -64,24 +65,23 @@ def require_findable(folder: Path) -> None:
 class Checkpoints:
     """The checkpoints in one folder, by step. Use as a context manager."""
 
-    def __init__(self, folder: Path, keep: int = KEEP_LATEST, *, read_only: bool = False):
+    def __init__(self, folder: StrPath, keep: int | None = None):
         """Opens the folder, if there is one. The first checkpoint makes it.
 
         Args:
             folder: of these checkpoints and nothing else.
-            keep: how many of the newest are kept.
-            read_only: whether another process may be writing here. A reader leaves half-written
-                checkpoints alone: another process may be writing them.
+            keep: how many of the newest are kept as new ones are written. None is only to read;
+                a reader leaves half-written checkpoints alone, which a writer removes.
 
         Raises:
             InputError: the list of what is there is damaged, or what is written would not be found.
         """
-        if not read_only:
-            require_findable(folder)
-        self.folder, self.keep, self._read_only = folder, keep, read_only
+        self.folder, self.keep = Path(folder), keep
+        if keep is not None:
+            require_findable(self.folder)
         self._pending: Any = None
         # Orbax is slow to import, and a new run has no use for it before its first checkpoint.
-        self._opened = self._open() if folder.exists() else None
+        self._opened = self._open() if self.folder.exists() else None
 
     @property
     def _checkpointer(self) -> Any:
@@ -100,7 +100,7 @@ class Checkpoints:
                 # Orbax's own choice is to save whenever it can and to keep everything.
                 save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # pyright: ignore[reportArgumentType]
                 preservation_policy=ocp.training.preservation_policies.LatestN(self.keep),  # pyright: ignore[reportArgumentType]
-                cleanup_tmp_directories=not self._read_only,
+                cleanup_tmp_directories=self.keep is not None,
             )
         except (ValueError, TypeError, LookupError) as error:
             raise InputError(
@@ -145,8 +145,10 @@ class Checkpoints:
             record: JSON-ready values, kept with the state.
 
         Raises:
+            InputError: the folder was opened to be read.
             StorageError: this one or the one before could not be written.
         """
+        self._require_writer()
         self.wait()
         # A copy, because on a CPU the arrays that JAX hands out share the device's own memory.
         arrays = jax.tree.map(np.array, state)
@@ -192,8 +194,13 @@ class Checkpoints:
         steps = [int(path.name) for path in self.folder.glob("*") if path.name.isdecimal()]
         return f"the last good one is of step {max(steps)}" if steps else "there is none before it"
 
+    def _require_writer(self) -> None:
+        if self.keep is None:
+            raise InputError(f"{self.folder} is open to be read: to write, give how many to keep")
+
     def remove_after(self, step: int) -> None:
-        """Removes the checkpoints of later steps."""
+        """Removes the checkpoints of later steps; raises `InputError` as `save` does."""
+        self._require_writer()
         for checkpoint in [] if self._opened is None else list(self._opened.checkpoints):
             if checkpoint.step > step:
                 self._checkpointer.delete(checkpoint.step)
@@ -250,7 +257,7 @@ def read_beside_writer(folder: Path, read: Callable[[Checkpoints], Read]) -> Rea
     for _ in range(ATTEMPTS):
         found = _entries(folder)
         try:
-            with Checkpoints(folder, read_only=True) as checkpoints:
+            with Checkpoints(folder) as checkpoints:
                 return read(checkpoints)
         except (InputError, FileNotFoundError):
             if _entries(folder) == found:

@@ -24,7 +24,6 @@ from astra_jax.data.corpus import CorpusRecord
 from astra_jax.data.vocabulary import Vocabulary
 from astra_jax.errors import InputError
 from astra_jax.machine.environment import describe_environment
-from astra_jax.presets import PRESETS, override
 from astra_jax.runs.checkpoints import require_findable
 from astra_jax.runs.metrics import EpochMetrics
 from astra_jax.storage import strict_json
@@ -61,6 +60,14 @@ class Run:
     environment: dict[str, Any]
     imported_step: int = 0
     imported_steps_per_epoch: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a vocabulary that is not the model's, as an `InputError`."""
+        if len(self.vocabulary) != self.preset.model.vocab_size:
+            raise InputError(
+                f"{self.folder}: {VOCABULARY} of {len(self.vocabulary)} tokens and {CONFIG} of "
+                f"vocab_size {self.preset.model.vocab_size} are not of one run"
+            )
 
     @classmethod
     def create(
@@ -115,7 +122,7 @@ class Run:
         Raises:
             InputError: the folder is no run, or one of its files is damaged.
         """
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         if (folder / GROUP).is_file():
             raise InputError(f"{folder} is a folder of runs: give one of the run folders in it")
         if not (folder / CONFIG).is_file():
@@ -131,11 +138,6 @@ class Run:
         tokens = folder / VOCABULARY
         vocabulary = _parse(tokens, Vocabulary.from_dict, strict_json.read(tokens))
         preset = _parse(folder / CONFIG, Preset.from_dict, config.get("preset"))
-        if len(vocabulary) != preset.model.vocab_size:
-            raise InputError(
-                f"{folder}: {VOCABULARY} has {len(vocabulary)} tokens, {CONFIG} says "
-                f"{preset.model.vocab_size}: the two files are not of one run"
-            )
         return cls(
             folder=folder,
             preset=preset,
@@ -200,11 +202,6 @@ class Run:
         return found
 
     @property
-    def is_published_setup(self) -> bool:
-        """See the function of this name."""
-        return is_published_setup(self.preset, self.corpus)
-
-    @property
     def uses_builtin_text(self) -> bool:
         """Whether the project's own text was trained on."""
         return self.corpus.origin == "built-in"
@@ -243,7 +240,7 @@ def claim_folder(wanted: StrPath | None, stem: str) -> Path:
         InputError: it cannot be made, holds something already, or Orbax could not read it.
     """
     if wanted is not None:
-        folder = Path(wanted)
+        folder = Path(wanted).expanduser()
         _make(folder)
         _require_empty(folder)
         return folder
@@ -319,11 +316,3 @@ def _parse(path: Path, parse: Callable[[Any], Parsed], value: Any) -> Parsed:
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-
-
-def is_published_setup(preset: Preset, corpus: CorpusRecord) -> bool:
-    """Whether model, recipe and corpus are the studies' own; the seed may be another."""
-    published = PRESETS.get((preset.data.dataset, preset.name))
-    if published is None or not corpus.is_published:
-        return False
-    return override(published, seed=preset.train.seed) == preset

@@ -23,7 +23,7 @@ class EpochMetrics(Record):
             mean of the batch means.
         val_loss_nats: mean over every character of the validation part, each counted once.
         grad_norm: mean global norm of the epoch's gradients, before clipping.
-        chars_per_s: padded characters trained on, a second.
+        chars_per_s: padded characters trained on, for each of `train_seconds`.
         train_seconds: time of the epoch's steps, the first epoch's compilation included.
         eval_seconds: time of both validations.
     """

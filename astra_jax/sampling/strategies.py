@@ -4,12 +4,13 @@ A strategy is an argument of the compiled program, so that one program serves ev
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from astra_jax.errors import InputError
@@ -34,6 +35,12 @@ class Strategy(Protocol):
         ...
 
 
+def _is_number(value: Any) -> bool:
+    """Whether its value is known: inside a program it is not, nor while JAX copies a strategy."""
+    known = isinstance(value, int | float | np.number | np.ndarray | jax.Array)
+    return known and not isinstance(value, Tracer) and np.ndim(value) == 0
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Greedy:
@@ -53,8 +60,7 @@ class Temperature:
     temperature: float | Float[Array, ""] = 1.0
 
     def __post_init__(self) -> None:
-        given = isinstance(self.temperature, int | float | np.number)  # Not so inside a program.
-        if given and not 0 < self.temperature <= HOTTEST:
+        if _is_number(self.temperature) and not 0 < self.temperature <= HOTTEST:
             raise InputError(
                 f"temperature must be above 0 and at most {HOTTEST:g}, got {self.temperature:g}; "
                 "for the most likely character use --greedy"

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from astra_jax.config import Preset, require_short_warmup
+from astra_jax.config import Preset, differences, require_short_warmup
 from astra_jax.data.datasets import Dataset
 from astra_jax.data.splits import Split
 from astra_jax.errors import DivergedError, InputError, StoppedError
@@ -84,8 +84,8 @@ def fit(
         StoppedError: SIGINT, SIGTERM or the deadline came; the steps done are in the newest
             checkpoint.
         StorageError: a checkpoint could not be written.
-        InputError: another process trains this run, its newest checkpoint is damaged or not of
-            the run as it is now, or does not fit the epochs.
+        InputError: the split is another run's, another process trains this run, its newest
+            checkpoint is damaged or not of the run as it is now, or does not fit the epochs.
     """
     fit_together([run], [split], Several(()) if progress is None else progress, options)
 
@@ -109,6 +109,8 @@ def fit_together(
     """
     options = options or FitOptions()
     preset = runs[0].preset
+    for run, split in zip(runs, splits, strict=True):
+        _require_own(run, split)
     with contextlib.ExitStack() as stack:
         with processes.all_or_none():
             for run in runs if processes.is_primary() else ():
@@ -119,6 +121,20 @@ def fit_together(
         members = [Member(*each, steps) for each in zip(runs, splits, savers, strict=True)]
         loop = _Loop(members, progress, stack.enter_context(StopRequest(options.deadline)), options)
         loop.run()
+
+
+def _require_own(run: Run, split: Split) -> None:
+    """Refuses what another run's corpus was made into."""
+    found = differences(run.preset.data.to_dict(), split.config.to_dict())
+    if split.vocabulary != run.vocabulary:
+        found.append(
+            f"vocabulary was {run.vocabulary.describe()}, now {split.vocabulary.describe()}"
+        )
+    if found:
+        raise InputError(
+            f"the split is not of {run.folder}: {'; '.join(found)}; take the one that `begin` or "
+            "`resume` returned with the run"
+        )
 
 
 class _Loop:
@@ -172,8 +188,9 @@ class _Loop:
 
     def _line(self, epoch: int, done: EpochSoFar, estimate: float, full: float) -> EpochMetrics:
         step = (epoch + 1) * self.steps
-        if not np.isfinite([estimate, full]).all():
-            raise DivergedError(f"the validation loss is {full} after step {step}, {_ADVICE}")
+        for what, loss in (("loss", full), ("estimate", estimate)):
+            if not np.isfinite(loss):
+                raise DivergedError(f"the validation {what} is {loss} after step {step}, {_ADVICE}")
         return EpochMetrics(
             epoch=epoch + 1,
             step=step,
@@ -250,6 +267,7 @@ class _Loop:
     def _tell(self, step: int, losses_nats: tuple[float | None, ...]) -> None:
         epochs = self.preset.train.epochs
         epoch, done = divmod(step - 1, self.steps)
+        num_active = sum(loss is not None for loss in losses_nats)  # The others are further.
         self.progress.steps(
             Snapshot(
                 epoch=epoch + 1,
@@ -258,7 +276,7 @@ class _Loop:
                 steps=self.steps,
                 losses_nats=losses_nats,
                 learning_rate=float(self.rates[done]),
-                chars_per_s=len(self.members) * self.step_chars / self.pace.seconds_per_step,
+                chars_per_s=num_active * self.step_chars / self.pace.seconds_per_step,
                 seconds_left=(epochs * self.steps - step) * self.pace.seconds_per_step
                 + (epochs - epoch) * self.eval_seconds,
             )
