@@ -128,5 +128,5 @@ def test_a_model_refuses_what_it_could_not_compute(wrong: str):
 
 
 def test_a_float64_model_is_not_made_of_float32() -> None:
-    with pytest.raises(InputError, match=r"products of float64 .* jax_enable_x64"):
+    with pytest.raises(InputError, match=r"products of float64 .*jax_enable_x64"):
         GRULanguageModel(PRESETS["shakespeare", "alpha"].model, dtype="float64", rngs=nnx.Rngs(0))
