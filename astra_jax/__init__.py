@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from astra_jax.data.vocabulary import Vocabulary
     from astra_jax.dropout import draw_keep
     from astra_jax.errors import InputError
+    from astra_jax.evaluation import evaluate
     from astra_jax.experiments.lifecycle import begin, resume
     from astra_jax.experiments.restoring import restore_model
     from astra_jax.gru import GRUWeights
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from astra_jax.training.fitting import fit
     from astra_jax.training.options import FitOptions
     from astra_jax.training.progress import ConsoleProgress
+    from astra_jax.training.saving import SavePolicy
     from astra_jax.training.trainer import Trainer
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "ModelConfig",
     "Preset",
     "Run",
+    "SavePolicy",
     "Temperature",
     "TopK",
     "TrainConfig",
@@ -49,6 +52,7 @@ __all__ = [
     "Writer",
     "begin",
     "draw_keep",
+    "evaluate",
     "find_preset",
     "fit",
     "load_corpus",
@@ -72,6 +76,7 @@ _PUBLIC = {
     "PRESETS": "presets",
     "Preset": "config",
     "Run": "runs.folder",
+    "SavePolicy": "training.saving",
     "Temperature": "sampling.strategies",
     "TopK": "sampling.strategies",
     "TrainConfig": "config",
@@ -80,6 +85,7 @@ _PUBLIC = {
     "Writer": "sampling.writing",
     "begin": "experiments.lifecycle",
     "draw_keep": "dropout",
+    "evaluate": "evaluation",
     "find_preset": "presets",
     "fit": "training.fitting",
     "load_corpus": "data.corpus",

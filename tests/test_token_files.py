@@ -190,6 +190,8 @@ def test_equal_rows_make_equal_batches_from_a_file_and_from_memory(
                 assert np.array_equal(ours.inputs[full], expected.inputs[full])
         key = jax.random.key(0)
         assert np.array_equal(mapped.cover_rows(), whole.cover_rows())
+        with pytest.raises(InputError, match="a compiled program cannot read windows out of"):
+            jax.jit(mapped.batch)(rows[0])
         if length > seq_len + 2:
             assert np.array_equal(mapped.epoch_rows(key, 3), whole.epoch_rows(key, 3))
 

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Integer, Key
 
 from astra_jax.data.token_files import TokenFile
+from astra_jax.errors import InputError
 from astra_jax.losses import IGNORE
 
 EMPTY = -1
@@ -229,7 +231,16 @@ class StoredWindows(_Windows):
         return Stage(data, jnp.asarray(places), begin, len(wanted))
 
     def batch(self, rows: Int[Array, " B"]) -> Batch:
-        """Returns the windows and targets of one batch, brought here for it alone."""
+        """Returns the windows and targets of one batch, brought here for it alone.
+
+        Raises:
+            InputError: it is called inside a compiled program, which reads no file.
+        """
+        if isinstance(rows, Tracer):
+            raise InputError(
+                "a compiled program cannot read windows out of a file: give it what their `stage` "
+                "brings to the device"
+            )
         stage = self.stage(rows[None], 0, 1)
         return stage.data.batch(jnp.asarray(stage.rows[0]))
 

@@ -52,7 +52,7 @@ def to_device(tree: Any) -> Any:
 
 @dataclass(frozen=True)
 class Placement:
-    """Data parallelism: every device has the state, and its share of each batch.
+    """Which devices compute: they share the batches of one run, or several runs, or texts.
 
     The training step is one function on one device and on many; where its arguments lie decides
     which of them compute.

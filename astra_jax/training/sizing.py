@@ -1,4 +1,4 @@
-"""Whether a training fits into the machine, how long it takes, and whether its size makes sense."""
+"""Whether a training fits into the machine, and whether its size makes sense."""
 
 import math
 from dataclasses import dataclass
