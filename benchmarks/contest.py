@@ -16,13 +16,8 @@ from benchmarks.onnx_peer import OnnxPeer
 from benchmarks.peers import EVAL, NOTEBOOK_FLOAT32, OURS, PEERS, REMAT, TRAIN
 from benchmarks.rounds import Timed
 from benchmarks.setting import NUM_BATCHES, Setting
-from benchmarks.torch_peers import (
-    CudnnModel,
-    HoistedModel,
-    TorchPeer,
-    compiled_model,
-    notebook_model,
-)
+from benchmarks.torch_hoisted import HoistedModel
+from benchmarks.torch_peers import CudnnModel, TorchPeer, compiled_model, notebook_model
 from benchmarks.work import Work
 
 

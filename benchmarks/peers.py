@@ -1,6 +1,6 @@
 """Who can be asked to take part, in what, and what is to be known about each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,28 +72,35 @@ PEERS: Mapping[str, Peer] = {
 """All of them, in the order in which they take turns."""
 
 
-def choose(names: str | None, what: str, precision: str) -> list[str]:
-    """Returns who is to take part in a measurement, ours always and first.
+def choose(names: str | None, whats: Sequence[str], precision: str) -> dict[str, list[str]]:
+    """Returns who is to take part in each measurement, ours always and first.
 
     Args:
-        names: parted by commas; None is everyone. Who cannot take part in this is left out.
-        what: a name of `records.MEASUREMENTS`. In some nobody else takes part.
+        names: parted by commas; None is everyone. Who cannot take part in one is left out there.
+        whats: names of `records.MEASUREMENTS`. In some nobody else takes part.
         precision: of the products, see `Setting`.
 
     Raises:
-        InputError: somebody is not known.
+        InputError: somebody is not known, or can take part in none of these.
     """
     wanted = None if names is None else [name.strip() for name in names.split(",")]
     unknown = [name for name in wanted or () if name not in PEERS]
     if unknown:
         raise InputError(f"unknown peers {', '.join(unknown)}: choose from {', '.join(PEERS)}")
-    return [
-        name
-        for name, peer in PEERS.items()
-        if name == OURS
-        or (
-            what in peer.takes_part
-            and peer.precision in (None, precision)
-            and (wanted is None or name in wanted)
+    able = {
+        what: [
+            name
+            for name, peer in PEERS.items()
+            if name == OURS or (what in peer.takes_part and peer.precision in (None, precision))
+        ]
+        for what in whats
+    }
+    idle = set(wanted or ()).difference(*able.values())
+    if idle:
+        others = dict.fromkeys(name for names in able.values() for name in names if name != OURS)
+        raise InputError(
+            f"{', '.join(sorted(idle))} cannot take part in --what {', '.join(whats)} with "
+            f"--precision {precision}: choose from {', '.join(others) or OURS}"
         )
-    ]
+    chosen = PEERS if wanted is None else {OURS, *wanted}
+    return {what: [name for name in names if name in chosen] for what, names in able.items()}

@@ -37,6 +37,9 @@ MEASUREMENTS: Mapping[str, Callable[[Setting, Rules], dict[str, Any]]] = {
 }
 """What can be measured, by the name that the command line has for it."""
 
+OF_BATCHES = TRAIN, EVAL, MEMORY, START
+"""What `--devices` is for: the others choose theirs by the work."""
+
 ALL = tuple(what for what in MEASUREMENTS if what != MEMORY)  # Training steps come with theirs.
 
 
@@ -46,7 +49,7 @@ def measure(what: str, setting: Setting, rules: Rules) -> dict[str, Any]:
         "what": what,
         "commit": _commit(),
         **_of(setting),
-        "devices": setting.place.mesh.size,
+        **({"devices": setting.place.mesh.size} if what in OF_BATCHES else {}),
         "torch_device": str(setting.torch_device),
         "torch_threads": setting.num_threads,
         "repeats": rules.repeats,
@@ -160,7 +163,10 @@ def read_all(folder: Path) -> dict[str, dict[str, Any]]:
 def _parse(path: Path) -> dict[str, Any] | None:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        known = all(record["what"] in MEASUREMENTS for record in document["records"])
+        known = all(
+            record["what"] in MEASUREMENTS and record.keys() >= {"preset", "precision"}
+            for record in document["records"]
+        )
     except (ValueError, LookupError, TypeError):
         return None
     return document if known and "environment" in document else None

@@ -25,15 +25,15 @@ Write = Callable[[np.ndarray, int, bool], np.ndarray]
 """Continues prompts `[N, P]` by so many characters `[N, S]`, drawn or the most likely ones."""
 
 
-def ours(setting: Setting) -> Write:
-    """Returns our sampler: a loop on the device that carries the state."""
+def ours(setting: Setting, *, stateful: bool = True) -> Write:
+    """Returns our sampler: a loop on the device, which carries the state unless told otherwise."""
     preset = setting.preset
     model = to_model(setting.arrays, preset.model, setting.layout, preset.train.dtype)
     sampler = Sampler(model)
 
     def write(prompt: np.ndarray, length: int, greedy: bool) -> np.ndarray:
         strategy: Strategy = Greedy() if greedy else Temperature(TEMPERATURE)
-        return sampler.continue_ids(prompt, length, strategy, sample_key(0), True)
+        return sampler.continue_ids(prompt, length, strategy, sample_key(0), stateful)
 
     return write
 

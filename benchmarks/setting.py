@@ -52,7 +52,8 @@ class Setting:
         """Refuses what the machine has not.
 
         Raises:
-            InputError: TF32 is asked of a CPU, or only one of the frameworks has a GPU.
+            InputError: TF32 is asked of a CPU, only one of the frameworks has a GPU, or there are
+                to be no threads.
         """
         kinds = {"JAX": jax.default_backend() != "cpu", "PyTorch": self.torch_device.type != "cpu"}
         if len(set(kinds.values())) > 1:
@@ -61,6 +62,8 @@ class Setting:
                 f"{has} has an accelerator and {lacks} has none, so neither could be held against "
                 f"the other: install {lacks} for it, or hide it from {has}"
             )
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"--threads must be at least 1, got {self.threads}")
         if self.precision == "tf32" and jax.default_backend() == "cpu":
             raise InputError("--precision tf32 needs a GPU: take highest or bf16 on this CPU")
         if self.precision == "bf16":

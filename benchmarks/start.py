@@ -87,7 +87,8 @@ def start_times(setting: Setting, rules: Rules) -> dict[str, Any]:
         corpus = Path(folder) / "corpus.txt"
         corpus.write_text(_random_text(preset.data.dataset), encoding="utf-8")
         step = ["-m", "benchmarks.first_step", str(SCRIPT), "--quiet", "--corpus", str(corpus)]
-        step += _shape_flags(preset)
+        step += [*_shape_flags(preset), f"--dtype={preset.train.dtype}"]
+        step += [] if setting.devices is None else [f"--devices={setting.devices}"]
         lineup = Lineup(rules)
         processes = [
             Process("import jax", ["-c", "import jax"]),

@@ -1,4 +1,4 @@
-"""Contenders that PyTorch computes: the notebooks' loop, and faster ways to the same or nearly."""
+"""Contenders that PyTorch computes: the notebooks' loop, and other ways to the same or nearly."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from astra_jax.config import ModelConfig
 from astra_torch.data import IGNORE
-from astra_torch.models import GRULanguageModel, GRULayer, build_model
+from astra_torch.models import GRULanguageModel, build_model
 from astra_torch.weights import Arrays
 from benchmarks.setting import NUM_BATCHES, Setting
 
@@ -29,65 +29,6 @@ def compiled_model(setting: Setting) -> GRULanguageModel:
     for layer in model.stack:
         layer.grucell.compile(dynamic=False)
     return model
-
-
-class HoistedModel(nn.Module):
-    """The notebooks' model, computed as fast as PyTorch's operators allow.
-
-    Input projections of all steps and gates are one product before the loop, the first layer's
-    are looked up in the projected table, the reset and update gates share one recurrent product,
-    and all dropout masks are drawn at once.
-    """
-
-    def __init__(self, model: GRULanguageModel):
-        """Takes the model whose parameters are used."""
-        super().__init__()
-        self.model = model
-
-    def forward(self, tokens: Tensor) -> tuple[Tensor, None]:
-        """Returns the logits `[B, T, V]`, and nothing of the states."""
-        ids, table = tokens.t(), self.model.embedding.weight
-        first, *others = self.model.stack
-        if len(table) <= ids.numel():
-            projected = functional.embedding(ids, _project(first, table))
-        else:
-            projected = _project(first, functional.embedding(ids, table))
-        hidden = _recur(first, projected)
-        for layer in others:
-            hidden = _recur(layer, _project(layer, hidden))
-        norm = self.model.final_norm
-        hidden = hidden if norm is None else norm(hidden)
-        return self.model.head(hidden).transpose(0, 1), None
-
-
-def _project(layer: GRULayer, inputs: Tensor) -> Tensor:
-    """Returns what inputs `[..., I]` and biases contribute to r, z and n, `[..., 3 H]`."""
-    cell = layer.grucell
-    weight = torch.cat([cell.Wrx.weight, cell.Wzx.weight, cell.Wx.weight])
-    bias = torch.cat([cell.Wrx.bias + cell.bias_r, cell.Wzx.bias + cell.bias_z, cell.Wx.bias])
-    return functional.linear(inputs, weight, bias)
-
-
-def _recur(layer: GRULayer, projected: Tensor) -> Tensor:
-    """Returns the states `[T, B, H]` from projections `[T, B, 3 H]`."""
-    cell = layer.grucell
-    hidden_dim = cell.Wh.in_features
-    gates = torch.cat([cell.Wrh.weight, cell.Wzh.weight]).t()
-    candidate = cell.Wh.weight.t()
-    h = projected.new_zeros(projected.shape[1], hidden_dim)
-    keep = None
-    if layer.training and layer.dropout:
-        keep = functional.dropout(
-            projected.new_ones(*projected.shape[:2], hidden_dim), layer.dropout
-        )
-    outputs = []
-    for t, at_t in enumerate(projected.unbind()):
-        x_gates, x_n = at_t.split([2 * hidden_dim, hidden_dim], dim=1)
-        r, z = torch.sigmoid(torch.addmm(x_gates, h, gates)).chunk(2, dim=1)
-        h = torch.lerp(h, torch.tanh(torch.addmm(x_n, r * h, candidate)), z)
-        h = h if keep is None else h * keep[t]
-        outputs.append(h)
-    return torch.stack(outputs)
 
 
 class CudnnModel(nn.Module):

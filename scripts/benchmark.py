@@ -20,6 +20,7 @@ from astra_jax import cli
 from astra_jax.cli import default
 from astra_jax.config import Preset
 from astra_jax.console import Console
+from astra_jax.errors import InputError
 from astra_jax.machine import placement
 from astra_jax.presets import find_preset, override
 from benchmarks import peers, records
@@ -76,17 +77,31 @@ class Arguments:
     def preset(self) -> Preset:
         """Returns the model and its batches, with the sizes that were given."""
         given = {name: getattr(self, name) for name in SIZES if getattr(self, name) is not None}
+        if given and self.what == "growth":
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise InputError(f"growth has sizes of its own: leave out {flags}")
         return override(find_preset(self.model, self.dataset), **given)
 
-    def rules(self, what: str) -> Rules:
-        """Returns how a measurement is made."""
-        return Rules(
-            peers=peers.choose(self.peers, what, self.precision),
-            repeats=self.repeats,
-            seconds=self.seconds,
-            limit=self.limit,
-            tell=cli.note,
-        )
+    def require_use_of_devices(self) -> None:
+        """Refuses devices for what does not take them, as an `InputError`."""
+        if self.devices is not None and self.what not in (*records.OF_BATCHES, "all"):
+            raise InputError(
+                f"--what {self.what} chooses its devices by itself: leave out --devices"
+            )
+
+    def rules(self) -> dict[str, Rules]:
+        """Returns how each measurement is made."""
+        whats = records.ALL if self.what == "all" else (self.what,)
+        return {
+            what: Rules(
+                peers=taking_part,
+                repeats=self.repeats,
+                seconds=self.seconds,
+                limit=self.limit,
+                tell=cli.note,
+            )
+            for what, taking_part in peers.choose(self.peers, whats, self.precision).items()
+        }
 
 
 def main(arguments: Arguments) -> None:
@@ -95,12 +110,11 @@ def main(arguments: Arguments) -> None:
         for path in write_tables(arguments.tables):
             print(f"wrote {path}")
         return
+    arguments.require_use_of_devices()
     placement.split_cpu()
     setting = Setting(arguments.preset(), arguments.precision, arguments.devices, arguments.threads)
-    every = records.ALL if arguments.what == "all" else (arguments.what,)
-    wanted = {what: arguments.rules(what) for what in every}
     console = Console(width=max(WIDTH, Console().width))
-    for record in records.measure_all(wanted, setting, arguments.json):
+    for record in records.measure_all(arguments.rules(), setting, arguments.json):
         for table in tables_of(record):
             console.print(table.rich())
 

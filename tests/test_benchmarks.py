@@ -43,7 +43,7 @@ from benchmarks import (
     sampling,
     seeds,
     tables,
-    torch_peers,
+    torch_hoisted,
     writing,
 )
 from benchmarks.agreement import BOUNDS, DisagreementError, hold_gradients
@@ -219,7 +219,7 @@ def test_a_contender_that_computes_something_else_is_no_contender(
     setting = dataclasses.replace(setting, precision=precision)
     if precision == "bf16":  # In float32 all are held in the tests above.
         contest.contest(what, setting, rules(OURS, "torch-hoisted", repeats=1))
-    monkeypatch.setattr(torch_peers, name, broken)
+    monkeypatch.setattr(torch_hoisted, name, broken)
     with pytest.raises(DisagreementError, match="torch-hoisted"):
         contest.contest(what, setting, rules(OURS, "torch-hoisted"))
 
@@ -252,6 +252,9 @@ def test_a_sampler_that_forgets_its_state_is_no_contender(
     monkeypatch.setitem(writing._MAKE, "torch-stateful", sampling.notebook)
     with pytest.raises(DisagreementError, match="torch-stateful does not write"):
         writing.writing_contest(setting, rules(OURS, "torch-stateful"))
+    monkeypatch.setitem(writing._MAKE, "notebook", sampling.torch_stateful)
+    with pytest.raises(DisagreementError, match="notebook does not write"):
+        writing.writing_contest(setting, rules(OURS, "notebook"))
 
 
 def test_who_cannot_take_part_is_told_and_the_others_go_on(
@@ -301,7 +304,8 @@ def test_texts_of_each_length_are_timed_unless_they_take_too_long(
     assert table.rows[0][3].startswith(f"{Spread.of([a / b for a, b in pairs]).median:.3g} (")
     assert table.rows[0][4] == f"{1e3 * 4 * more:.1f}"
     monkeypatch.setattr(lengths, "LONGEST_SECONDS", 0.0)
-    assert list(lengths.lengths_contest(setting, rules(OURS), [4, 8])["seconds"]) == ["4"]
+    record = lengths.lengths_contest(setting, rules(OURS), [4, 8])
+    assert (list(record["seconds"]), list(record["missing"])) == (["4"], ["8"])
 
 
 def test_runs_of_several_seeds_take_turns_in_every_way_and_agree(
@@ -474,12 +478,37 @@ def test_unknown_peers_are_one_line_that_lists_the_known():
     assert result.code == 2
     assert result.err.startswith("error: unknown peers jax: choose from ours, scan,")
     assert result.err.count("\n") == 1
-    assert choose("torch-gru,notebook", TRAIN, "highest") == [OURS, "notebook", "torch-gru"]
-    assert choose("torch-gru,notebook", "sample", "highest") == [OURS, "notebook"]
-    assert choose("torch-gru", "memory", "highest") == [OURS, "torch-gru"]
-    assert choose(None, "start", "highest") == [OURS]
-    everyone = {precision: choose(None, TRAIN, precision) for precision in ("highest", "bf16")}
+    assert choose("torch-gru,notebook", [TRAIN, SAMPLE], "highest") == {
+        TRAIN: [OURS, "notebook", "torch-gru"],
+        SAMPLE: [OURS, "notebook"],
+    }
+    assert choose(None, ["start"], "highest") == {"start": [OURS]}
+    everyone = {how: choose(None, [TRAIN], how)[TRAIN] for how in ("highest", "bf16")}
     assert set(everyone["bf16"]) - set(everyone["highest"]) == {"notebook-float32"}
+    for what, who in (("start", "notebook"), (SAMPLE, "torch-gru"), (TRAIN, "notebook-float32")):
+        result = call("benchmark.py", "--what", what, "--peers", who)
+        assert result.code == 2
+        assert result.err.startswith(f"error: {who} cannot take part in --what {what} with")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--threads 0", "--threads must be at least 1, got 0"),
+        ("--what growth --hidden-dim 9", "growth has sizes of its own: leave out --hidden-dim"),
+        ("--what sample --devices 1", "--what sample chooses its devices by itself: leave out"),
+    ],
+)
+def test_flags_that_would_mean_nothing_are_refused(flags: str, message: str):
+    result = call("benchmark.py", *flags.split())
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert message in result.err
+
+
+def test_a_single_step_from_zeros_has_equal_gradients_that_are_all_zero(setting: Setting):
+    single = dataclasses.replace(setting, preset=override(setting.preset, seq_len=1))
+    record = contest.contest(TRAIN, single, rules(OURS, "torch-hoisted", repeats=1))
+    assert record["agreement"]["torch-hoisted"]["gradient"] < 1e-5
 
 
 def test_the_first_step_of_a_training_ends_its_process(corpora: dict[str, str], tmp_path: Path):

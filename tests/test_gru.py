@@ -156,11 +156,20 @@ def test_every_backend_has_the_gradients_of_the_scan(shape, dropped: bool, backe
 
 
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "scan"])
-@pytest.mark.parametrize(("products", "rounding"), [("float32", 1e-8), ("bfloat16", 1e-3)])
+@pytest.mark.parametrize(
+    ("shape", "products", "rounding"),
+    [
+        ((40, 3, 6, 16), "float32", 1e-8),
+        ((40, 3, 6, 16), "bfloat16", 1e-3),
+        ((1, 4, 3, 2, 3), "float32", 1e-8),
+        ((6, 1, 5, 4, 1), "float32", 1e-8),
+    ],
+    ids=str,
+)
 def test_a_backend_is_as_near_to_the_truth_as_the_scan(
-    products: str, rounding: float, backend: str
+    shape: tuple[int, ...], products: str, rounding: float, backend: str
 ):
-    arguments = random_inputs(40, 3, 6, 16)
+    arguments = random_inputs(*shape)
     with jax.enable_x64(True):
         exact = jax.device_put(arguments)
         truth = jax.tree.leaves(gradients("scan", exact, exact[-1], embedded=True))
