@@ -76,18 +76,18 @@ class Arguments:
 
     def preset(self) -> Preset:
         """Returns the model and its batches, with the sizes that were given."""
-        given = {name: getattr(self, name) for name in SIZES if getattr(self, name) is not None}
-        if given and self.what == "growth":
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise InputError(f"growth has sizes of its own: leave out {flags}")
-        return override(find_preset(self.model, self.dataset), **given)
+        return override(find_preset(self.model, self.dataset), **self._sizes())
 
-    def require_use_of_devices(self) -> None:
-        """Refuses devices for what does not take them, as an `InputError`."""
+    def _sizes(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in SIZES if getattr(self, name) is not None}
+
+    def require_use(self) -> None:
+        """Refuses flags that would change nothing, as an `InputError`."""
         if self.devices is not None and self.what not in (*records.OF_BATCHES, "all"):
-            raise InputError(
-                f"--what {self.what} chooses its devices by itself: leave out --devices"
-            )
+            raise InputError(f"--what {self.what} takes its own devices: leave out --devices")
+        if self.what == "growth" and self._sizes():
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in self._sizes())
+            raise InputError(f"--what growth takes its own sizes: leave out {flags}")
 
     def rules(self) -> dict[str, Rules]:
         """Returns how each measurement is made."""
@@ -110,7 +110,7 @@ def main(arguments: Arguments) -> None:
         for path in write_tables(arguments.tables):
             print(f"wrote {path}")
         return
-    arguments.require_use_of_devices()
+    arguments.require_use()
     placement.split_cpu()
     setting = Setting(arguments.preset(), arguments.precision, arguments.devices, arguments.threads)
     console = Console(width=max(WIDTH, Console().width))

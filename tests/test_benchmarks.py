@@ -495,8 +495,11 @@ def test_unknown_peers_are_one_line_that_lists_the_known():
     ("flags", "message"),
     [
         ("--threads 0", "--threads must be at least 1, got 0"),
-        ("--what growth --hidden-dim 9", "growth has sizes of its own: leave out --hidden-dim"),
-        ("--what sample --devices 1", "--what sample chooses its devices by itself: leave out"),
+        (
+            "--what growth --hidden-dim 9",
+            "--what growth takes its own sizes: leave out --hidden-dim",
+        ),
+        ("--what sample --devices 1", "--what sample takes its own devices: leave out"),
     ],
 )
 def test_flags_that_would_mean_nothing_are_refused(flags: str, message: str):
