@@ -497,7 +497,7 @@ def test_unknown_peers_are_one_line_that_lists_the_known():
         ("--threads 0", "--threads must be at least 1, got 0"),
         (
             "--what growth --hidden-dim 9",
-            "--what growth takes its own sizes: leave out --hidden-dim",
+            "growth takes its own sizes: leave out --hidden-dim",
         ),
         ("--what sample --devices 1", "--what sample takes its own devices: leave out"),
     ],
