@@ -163,7 +163,13 @@ def table(budgets: Sequence[Mapping[str, Any]]) -> Table:
         (part, *(_cell(budget["parts_ms"], part) for budget in budgets))
         for part, _ in total.most_common()
     ]
-    steps = ("a step, not profiled", *(f"{budget['step_ms']:.3g} ms" for budget in budgets))
+    steps = [
+        (what, *(f"{budget[name]:.3g} ms" for budget in budgets))
+        for what, name in (
+            ("a step, profiled", "traced_step_ms"),
+            ("a step, not profiled", "step_ms"),
+        )
+    ]
     counts = [
         (what, *(str(budget[name]) for budget in budgets))
         for what, name in (("steps of the call", "steps"), ("devices", "devices"))
@@ -171,7 +177,7 @@ def table(budgets: Sequence[Mapping[str, Any]]) -> Table:
     return Table(
         title="Milliseconds of each part, and its share of all of them",
         head=("", *(budget["model"] for budget in budgets)),
-        rows=(*rows, steps, *counts),
+        rows=(*rows, *steps, *counts),
     )
 
 
