@@ -27,9 +27,9 @@ StrPath = str | os.PathLike[str]
 MAX_STEPS = 2**31 - 1
 """Largest number of steps of a training: JAX counts them in an int32."""
 
-MAX_LEARNING_RATE = 1e30
-"""Largest learning rate: an update of a larger one can be infinite in float32 at once, before any
-loss tells of it."""
+MAX_LEARNING_RATE = 1e38
+"""Largest learning rate: an update by a larger one can be infinite in float32 before any loss tells
+of it."""
 
 DROPOUT_LEVELS = 1 << 16
 """Resolution of the dropout rate: 16 random bits decide whether an element survives."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astra_jax.config import LATER, DataConfig, ModelConfig, Preset, TrainConfig
+from astra_jax.config import LATER, MAX_LEARNING_RATE, DataConfig, ModelConfig, Preset, TrainConfig
 from astra_jax.errors import InputError
 from astra_jax.presets import PRESETS, override
 
@@ -60,7 +60,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = dict(
     train_fraction=fractions,
     epochs=epochs,
     steps_per_epoch=st.none() | counts,
-    learning_rate=rates,
+    learning_rate=st.floats(min_value=0, max_value=MAX_LEARNING_RATE),
     schedule=st.sampled_from(["cosine", "cosine-by-step", "constant"]),
     decay=st.sampled_from(["all", "matrices"]),
     dropout_on=st.sampled_from(["states", "outputs"]),
@@ -213,7 +213,8 @@ def test_config_refuses_a_value_of_another_type(field: str, value: Any, expected
         ("train_fraction", 1.0, "between 0 and 1"),
         ("epochs", 0, "positive"),
         ("steps_per_epoch", 0, "positive"),
-        ("learning_rate", -1e-9, "at least 0"),
+        ("learning_rate", -1e-9, "from 0 to 1e+38"),
+        ("learning_rate", 1.1e38, "from 0 to 1e+38"),
         ("weight_decay", -1e-9, "at least 0"),
         ("clip", 0.0, "positive (0 on the command line turns it off)"),
         ("vocab_size", 2**18 + 1, "at most 262,144"),

@@ -312,7 +312,7 @@ def test_run_is_the_studies_own_only_with_their_model_recipe_and_corpus(tmp_path
         dict(hidden_dim=129),
         dict(vocab_size=64),
     ):
-        assert not _published(dataclasses.replace(run, preset=override(ALPHA, **fields)))
+        assert not is_published_setup(override(ALPHA, **fields), run.corpus)
     custom = dataclasses.replace(ALPHA, **CUSTOM_NAMES["shakespeare"])
     assert not _published(dataclasses.replace(run, preset=custom))
     for sha256 in ("0" * 64, None):

@@ -585,12 +585,17 @@ def test_nothing_takes_the_builtin_text_for_another_silently(
     assert call("convert.py", notebook, run, "--trust-shapes").code == 0
     assert Run.open(run).corpus.origin == "imported"
     scores = tmp_path / "scores.json"
-    evaluated = call("evaluate.py", run, "--batches", "1", "--json", scores)
+    for refused in (("evaluate.py", run), ("train.py", "--resume", run)):
+        message = "does not tell what text it was trained on, and the published one is out of reach"
+        assert (refused := call(*refused)).code == 2
+        assert message in refused.err
+    builtin = "--corpus", "builtin"
+    evaluated = call("evaluate.py", run, *builtin, "--batches", "1", "--json", scores)
     assert (evaluated.code, WARNING in evaluated.err) == (0, True), evaluated.err
     (entry,) = json.loads(scores.read_text())["subjects"][0]["runs"]
     assert entry["corpus"]["origin"] == "built-in"
     with mock.patch.object(experiment, "fit", side_effect=DivergedError("stopped by the test")):
-        result = call("train.py", "--resume", run)
+        result = call("train.py", "--resume", run, *builtin)
     assert (result.code, WARNING in result.err) == (3, True)
 
 
