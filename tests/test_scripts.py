@@ -585,9 +585,9 @@ def test_nothing_takes_the_builtin_text_for_another_silently(
     assert call("convert.py", notebook, run, "--trust-shapes").code == 0
     assert Run.open(run).corpus.origin == "imported"
     scores = tmp_path / "scores.json"
-    for refused in (("evaluate.py", run), ("train.py", "--resume", run)):
-        message = "does not tell what text it was trained on, and the published one is out of reach"
-        assert (refused := call(*refused)).code == 2
+    message = "does not tell what text it was trained on, and the published one is out of reach"
+    for refused in (call("evaluate.py", run), call("train.py", "--resume", run)):
+        assert refused.code == 2
         assert message in refused.err
     builtin = "--corpus", "builtin"
     evaluated = call("evaluate.py", run, *builtin, "--batches", "1", "--json", scores)
