@@ -90,3 +90,9 @@ def test_what_was_done_is_told_in_one_short_line() -> None:
     assert fit_prompt("éa", TEXT, "skip")[1] == "'é' left out"
     many = fit_prompt("".join(map(chr, range(0x4E00, 0x4F00))), TEXT, "skip")[1]
     assert many.endswith(" left out, and 248 more")
+
+
+def test_a_closed_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(InputError, match=r"standard input, which is closed: give the prompt"):
+        read_prompt("-", Vocabulary.of_bytes())

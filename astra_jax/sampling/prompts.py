@@ -32,10 +32,14 @@ def read_prompt(prompt: str, vocabulary: Vocabulary) -> str:
             then in the text as it does in that of a command line.
 
     Raises:
-        InputError: standard input is not UTF-8, and the model's tokens are characters.
+        InputError: standard input is closed, or is not UTF-8 and the model's tokens are characters.
     """
     if prompt != STDIN:
         return prompt
+    if sys.stdin is None:
+        raise InputError(
+            "the prompt - is read from standard input, which is closed: give the prompt itself"
+        )
     data = sys.stdin.buffer.read()
     try:
         if vocabulary.is_bytes:
