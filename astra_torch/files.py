@@ -72,6 +72,7 @@ def read_pth(path: Path) -> WeightFile:
         raise InputError(pth_archive.MAY_RUN_CODE.format(path)) from error
     except Exception as error:  # The unpickler raises whatever a damaged stream leads it to.
         raise InputError(f"{path} is damaged or no torch file: {first_line(error)}") from error
+    pth_archive.require_tree(checkpoint, path)
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if isinstance(state, dict):
         pth_archive.require_untied(state, path)

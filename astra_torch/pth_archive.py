@@ -145,6 +145,19 @@ def _require_plain_pickle(data: bytes, path: Path) -> None:
             argument.encode()  # Half a surrogate pair is no text.
 
 
+def require_tree(checkpoint: Any, path: Path) -> None:
+    """Finds out that an unpickled checkpoint may be looked into.
+
+    A pickle can give a dictionary of torch's attributes of its own, which then stand in for its
+    methods: `values`, say.
+
+    Raises:
+        InputError: one has others than torch gives it, or the containers are large or no tree.
+    """
+    for _ in _leaves(checkpoint, path):
+        pass
+
+
 def require_untied(state: dict[Any, Any], path: Path) -> None:
     """Finds out that no two tensors of a state dict are one: in Astra's models none are.
 
@@ -201,7 +214,9 @@ def _leaves(value: Any, path: Path) -> Iterator[Any]:
         if not isinstance(value, dict | list | tuple):
             yield value
             continue
-        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        if set(getattr(value, "__dict__", ())) - {"_metadata"}:
+            raise InputError(f"{path} is no checkpoint: a dictionary in it has attributes")
+        inner = [*dict.keys(value), *dict.values(value)] if isinstance(value, dict) else value
         parts += len(inner)
         if parts > MAX_PARTS or depth == MAX_DEPTH:
             raise InputError(

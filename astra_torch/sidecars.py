@@ -33,7 +33,11 @@ def write_with_hash(path: Path, data: bytes, *, is_hashed: bool) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(beside))
     write_bytes(path, data, overwrite=False)
     if wanted:
-        write(path)
+        try:
+            write(path)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def write(path: Path) -> None:

@@ -137,7 +137,10 @@ def _form_faults(saved: Any, names: list[str]) -> list[str]:
     if not isinstance(groups, list) or len(groups) != 1 or not isinstance(groups[0], dict):
         return ["its param_groups must be one group, as of an optimizer of model.parameters()"]
     numbers, named = groups[0].get("params"), groups[0].get("param_names", names)
-    if not isinstance(numbers, list) or numbers != list(range(len(names))):
+    # Each is looked at before they are compared: a tensor among them cannot be.
+    if not isinstance(numbers, list) or not all(type(number) is int for number in numbers):
+        numbers = []
+    if numbers != list(range(len(names))):
         return [f"its group must have the parameters 0 to {len(names) - 1}"]
     if named != names:
         return [

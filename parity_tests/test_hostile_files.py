@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -245,3 +246,16 @@ def test_a_folder_may_have_a_dot_in_its_name(weights: TrainedModel, tmp_path: Pa
         assert conversion.read(tmp_path / name).preset == weights.preset
     with pytest.raises(InputError, match=r"model\.pht must end in \.pth"):
         conversion.write(weights, tmp_path / "model.pht")
+
+
+@pytest.mark.parametrize("instead", ["no function", OrderedDict], ids=["text", "type"])
+def test_a_dictionary_with_methods_of_its_own_is_refused(
+    instead: Any, weights: TrainedModel, tmp_path: Path
+) -> None:
+    conversion.write(weights, tmp_path / "x.pth")
+    checkpoint = torch.load(tmp_path / "x.pth", weights_only=True)
+    state = OrderedDict(checkpoint["state_dict"])
+    state.values = instead  # pyright: ignore[reportAttributeAccessIssue]
+    torch.save(checkpoint | {"state_dict": state}, tmp_path / "y.pth")
+    with pytest.raises(InputError, match="a dictionary in it has attributes"):
+        conversion.read(tmp_path / "y.pth")

@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from astra_jax.data.vocabulary import Vocabulary, published_vocabulary
 from astra_jax.errors import InputError
 from astra_jax.model import parameters
 from astra_jax.presets import PRESETS, override
-from astra_torch import conversion, models, notebook_files
+from astra_torch import conversion, models, notebook_files, sidecars
 from astra_torch.models import build_model
 from astra_torch.parity import random_case
 from astra_torch.trained_model import TrainedModel
@@ -361,6 +362,18 @@ def test_a_file_cannot_choose_where_an_export_goes(tmp_path: Path):
     (tmp_path / "y.safetensors").write_bytes(data)
     with pytest.raises(InputError, match="base_name must be letters, digits and underscores"):
         conversion.read(tmp_path / "y.safetensors")
+
+
+def test_a_file_whose_hash_does_not_fit_onto_the_disk_is_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(sidecars, "write", mock.Mock(side_effect=full))
+    with pytest.raises(InputError, match="No space left"):
+        conversion.write(
+            trained("shakespeare", "alpha", **SMALL), tmp_path / "x.pth", weights_only=True
+        )
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_have_its_hash_is_not_written(tmp_path: Path):
