@@ -304,3 +304,8 @@ def test_a_text_that_ends_inside_a_character_says_so_whatever_the_others_do() ->
     pieces = writing._pieces(["", "", ""], iter([ids]), Vocabulary.of_bytes())
     texts = ["".join(text) for text in zip(*pieces, strict=True)]
     assert texts == ["a\ufffd", "ab", "\ufffd"]
+
+
+def test_defaults_are_those_of_the_studies() -> None:
+    assert (TopK().k, TopK().temperature, Temperature().temperature) == (20, 1.0, 1.0)
+    assert (writing.TEXT_LENGTH, writing.WORD_LENGTH) == (200, 20)
